@@ -1,0 +1,110 @@
+"""When a callback checks: the moments of training chosen for a gradient check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfcheck.errors import ArgumentError, ArgumentTypeError, rule
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """Where training stands, as `when` sees it.
+
+    Attributes:
+        step: optimizer iterations so far.
+        epoch: finished epochs.
+        logs: the metrics Keras handed to the callback, as a plain dictionary.
+        at_epoch_end: whether an epoch has just ended.
+    """
+
+    step: int
+    epoch: int
+    logs: dict[str, Any]
+    at_epoch_end: bool
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The moments at which to check.
+
+    Args:
+        start: check before the first step. Defaults to True.
+        epochs: check after these epochs, counted from 1. Defaults to none.
+        steps: check after these optimizer steps, counted from 1. Defaults to none.
+        end: check when training ends. Defaults to False.
+        when: `when(state) -> bool` asks for a check after a step or an epoch. Defaults to None.
+
+    Raises:
+        ArgumentError: for epochs or steps that are not whole numbers of at least 1.
+        ArgumentTypeError: if `when` is not callable.
+    """
+
+    start: bool = True
+    epochs: frozenset[int] = frozenset()
+    steps: frozenset[int] = frozenset()
+    end: bool = False
+    when: Callable[[TrainingState], bool] | None = None
+
+    @classmethod
+    def chosen(
+        cls,
+        start: bool,
+        epochs: int | Iterable[int],
+        steps: int | Iterable[int],
+        end: bool,
+        when: Callable[[TrainingState], bool] | None,
+    ) -> Checkpoints:
+        """Check a user's choice and freeze it."""
+        for name, flag in (("start", start), ("end", end)):
+            if not isinstance(flag, bool):
+                raise ArgumentTypeError(
+                    rule(f"{name} must be True or False", name, flag, "Choose one")
+                )
+        if when is not None and not callable(when):
+            raise ArgumentTypeError(
+                rule("when must be callable as when(state) -> bool", "when", when, "Give a function")
+            )
+        return cls(start, _whole("epochs", epochs), _whole("steps", steps), end, when)
+
+    def after_step(self, state: TrainingState, previous_step: int) -> str | None:
+        """The name of the checkpoint that the last step or steps reached, or None.
+
+        Several steps may pass between two calls (`steps_per_execution`): a chosen step among them
+        counts when it is passed.
+        """
+        if any(previous_step < step <= state.step for step in self.steps):
+            return f"step {state.step}"
+        return f"step {state.step}" if self._asked(state) else None
+
+    def after_epoch(self, state: TrainingState) -> str | None:
+        """The name of the checkpoint at the end of an epoch, or None."""
+        if state.epoch in self.epochs or self._asked(state):
+            return f"epoch {state.epoch}"
+        return None
+
+    @property
+    def needs_steps(self) -> bool:
+        """Whether anything can happen between two epochs."""
+        return bool(self.steps) or self.when is not None
+
+    def _asked(self, state: TrainingState) -> bool:
+        return self.when is not None and bool(self.when(state))
+
+
+def _whole(name: str, value: int | Iterable[int]) -> frozenset[int]:
+    numbers = (value,) if isinstance(value, int | np.integer) else value
+    try:
+        chosen = list(numbers)
+    except TypeError:
+        chosen = [numbers]
+    for number in chosen:
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+            raise ArgumentError(
+                rule(f"{name} must be whole numbers, counted from 1", name, value, f"Try {name}=(1, 5)")
+            )
+    return frozenset(int(number) for number in chosen)

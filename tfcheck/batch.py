@@ -1,0 +1,165 @@
+"""One debug batch: from what `fit` takes to the flat tensors that a traced step is fed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcheck.errors import ArgumentError, BatchError, rule
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The `data` argument of a `train_step`, as tensors.
+
+    Attributes:
+        structure: the nested structure of tensors that `train_step` gets.
+        size: number of samples; None where the batch has no array with a batch axis.
+    """
+
+    structure: Any
+    size: int | None
+
+    @property
+    def tensors(self) -> list[tf.Tensor]:
+        """The tensors in the structure, flat; composite tensors in their parts."""
+        return [leaf for leaf in tf.nest.flatten(self.structure, expand_composites=True) if leaf is not None]
+
+    def pack(self, tensors: Sequence[tf.Tensor]) -> Any:
+        """Put other tensors of the same kinds into the structure."""
+        replacement = iter(tensors)
+        flat = tf.nest.flatten(self.structure, expand_composites=True)
+        filled = [None if leaf is None else next(replacement) for leaf in flat]
+        return tf.nest.pack_sequence_as(self.structure, filled, expand_composites=True)
+
+    def parts(self, structure: Any) -> tuple[Any, Any, Any]:
+        """x, y and sample_weight of a structure that `pack` filled."""
+        return keras.utils.unpack_x_y_sample_weight(structure)
+
+    def signature(self) -> tuple[tuple[tuple[int | None, ...], str], ...]:
+        """Shapes and dtypes: batches with the same signature share a traced step."""
+        return tuple((tuple(tensor.shape), tensor.dtype.name) for tensor in self.tensors)
+
+
+def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
+    """Take what `fit` takes for one batch and make it the `data` of a `train_step`.
+
+    Args:
+        x: array, tensor, or dict or list of them; or a `tf.data.Dataset`, `PyDataset` or generator
+            of batches, of which the first is taken.
+        y: targets in the same forms, or None; must be None when `x` yields batches itself.
+        sample_weight: weights in the same forms, or None; likewise.
+
+    Returns:
+        The batch, floats cast to Keras's `floatx` as `fit` casts them.
+
+    Raises:
+        BatchError: if the batch is empty, holds NaN or infinity, or its arrays differ in length.
+    """
+    if isinstance(x, Batch):
+        return x
+    if _yields_batches(x):
+        if y is not None or sample_weight is not None:
+            raise BatchError(
+                "With a dataset as x, its batches hold the targets and weights. Received: "
+                f"x of type {type(x).__name__!r} and also y or sample_weight. Give x alone."
+            )
+        data = _take_first(x)
+        if isinstance(data, list):
+            data = tuple(data)
+        structure = _as_tensors(data)
+    else:
+        if x is None:
+            raise BatchError(rule("A batch must hold inputs", "x", x, "Give the arrays of one batch"))
+        packed = keras.utils.pack_x_y_sample_weight(
+            _as_tensors(x),
+            None if y is None else _as_tensors(y),
+            None if sample_weight is None else _as_tensors(sample_weight),
+        )
+        structure = packed
+    batch = Batch(structure, None)
+    _reject_nonfinite(batch)
+    return Batch(structure, _batch_size(structure))
+
+
+def _yields_batches(x: Any) -> bool:
+    if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
+        return True
+    return hasattr(x, "__next__")
+
+
+def _take_first(source: Any) -> Any:
+    try:
+        if isinstance(source, keras.utils.PyDataset):
+            return source[0]
+        return next(iter(source))
+    except (StopIteration, IndexError) as error:
+        raise BatchError(
+            f"A dataset must yield at least one batch. Received: x of type "
+            f"{type(source).__name__!r} that yields none. Give a dataset with data."
+        ) from error
+
+
+def _as_tensors(structure: Any) -> Any:
+    return keras.tree.map_structure(_as_tensor, structure)
+
+
+def _as_tensor(leaf: Any) -> Any:
+    if leaf is None:
+        return None
+    if isinstance(leaf, tf.RaggedTensor | tf.SparseTensor):
+        return tf.cast(leaf, keras.config.floatx()) if leaf.dtype.is_floating else leaf
+    if hasattr(leaf, "to_numpy"):
+        leaf = leaf.to_numpy()
+    try:
+        tensor = tf.convert_to_tensor(leaf)
+    except (TypeError, ValueError) as error:
+        raise BatchError(
+            f"A batch must be made of arrays or tensors, or dicts, lists and tuples of them. "
+            f"Received: {type(leaf).__name__}. Convert it to a numpy array."
+        ) from error
+    if tensor.dtype.is_floating and tensor.dtype.name != keras.config.floatx():
+        tensor = tf.cast(tensor, keras.config.floatx())
+    return tensor
+
+
+def _reject_nonfinite(batch: Batch) -> None:
+    for position, tensor in enumerate(batch.tensors):
+        if not tensor.dtype.is_floating or tensor.dtype == tf.bfloat16:
+            continue
+        wrong = int(np.size(tensor) - np.count_nonzero(np.isfinite(np.asarray(tensor))))
+        if wrong:
+            raise BatchError(
+                "A debug batch must be finite: with NaN or infinity in it no gradient can be checked. "
+                f"Received: {wrong} of {np.size(tensor)} values not finite in array {position} of the "
+                f"batch (shape {tuple(tensor.shape)}). Give a batch without them."
+            )
+
+
+def _batch_size(structure: Any) -> int | None:
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(structure)
+    sizes: dict[str, int] = {}
+    for name, part in (("x", x), ("y", y), ("sample_weight", sample_weight)):
+        for leaf in tf.nest.flatten(part):
+            if leaf is not None and leaf.shape.rank:
+                sizes.setdefault(f"{name} {tuple(leaf.shape)}", int(leaf.shape[0]))
+    if len(set(sizes.values())) > 1:
+        raise BatchError(
+            "All arrays of a batch must have the same number of samples. Received: "
+            f"{', '.join(sizes)}. Give as many targets and weights as inputs."
+        )
+    if 0 in sizes.values():
+        raise BatchError("A batch must hold at least one sample. Received: an empty batch. Give some data.")
+    return next(iter(sizes.values()), None)
+
+
+def require_choice(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Raise an `ArgumentError` unless `value` is one of `allowed`."""
+    if value not in allowed:
+        listed = " or ".join(repr(choice) for choice in allowed)
+        raise ArgumentError(rule(f"{name} must be {listed}", name, value, f"Choose {listed}"))

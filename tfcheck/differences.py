@@ -1,0 +1,201 @@
+"""Central differences that carry their own error bar.
+
+The loss along a line, φ(t), is looked at from both sides of t = 0 at three steps h, h/2 and h/4.
+From these seven values follow the slope, extrapolated to h = 0, how much of it truncation may
+explain, and, because combinations that cancel every low power of h leave only noise, how noisy φ
+itself is.
+
+Source: extrapolation after Romberg and Ridders (1982), but with the distance between the two
+fourth-order estimates as the bar, which covers the error of the sixth-order one; choosing steps by
+the measured noise after Moré & Wild, "Estimating derivatives of noisy simulations" (TOMS 38, 2012).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FIRST_STEP = 2.0**-16
+"""Where the search for a step begins, relative to the variable's scale: 1.5e-5."""
+
+SMALLEST_STEP = 2.0**-44
+LARGEST_STEP = 0.5
+_STRIDE = 8.0
+_MOVES = 10
+_SAFETY = 6.0
+_EPSILON = 2.0**-53
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """The derivative of φ at 0, as measured.
+
+    Attributes:
+        value: the central differences, extrapolated to a step of zero.
+        truncation: how far the finite step may have moved it.
+        roundoff: how far the noise of φ may have moved it.
+        noise: standard deviation of φ's noise, in units of φ.
+        step: the largest of the three steps.
+        forward: derivative to the right of 0, extrapolated from one side.
+        backward: derivative to the left of 0.
+        one_sided_bar: how far `forward` and `backward` may each be off.
+        smooth: whether truncation shrank as it does for a smooth φ, rather than over a kink.
+    """
+
+    value: float
+    truncation: float
+    roundoff: float
+    noise: float
+    step: float
+    forward: float
+    backward: float
+    one_sided_bar: float
+    smooth: bool
+
+    @property
+    def error_bar(self) -> float:
+        """How far `value` may be from the true derivative; `nan` when it could not be measured."""
+        return self.truncation + self.roundoff
+
+    @property
+    def has_kink(self) -> bool:
+        """Whether the slopes to the left and to the right have settled, on different values."""
+        gap = abs(self.forward - self.backward)
+        return gap > 4 * self.one_sided_bar and self.one_sided_bar < 0.25 * gap
+
+
+def central_difference(phi: Callable[[float], float], at_zero: float, step: float) -> Slope:
+    """Measure the slope of φ at 0 with steps h, h/2 and h/4.
+
+    Args:
+        phi: the loss along a line.
+        at_zero: φ(0).
+        step: h, the largest step.
+
+    Returns:
+        The slope with its error bar; `nan` where φ is not finite around 0.
+
+    Example:
+        >>> slope = central_difference(math.exp, 1.0, 2.0**-10)
+        >>> abs(slope.value - 1.0) <= slope.error_bar < 1e-6
+        True
+    """
+    steps = (step, step / 2, step / 4)
+    right = [phi(h) for h in steps]
+    left = [phi(-h) for h in steps]
+    if not all(math.isfinite(value) for value in (*right, *left, at_zero)):
+        nan = math.nan
+        return Slope(nan, nan, nan, nan, step, nan, nan, nan, smooth=False)
+    odd = [r - l for r, l in zip(right, left, strict=True)]
+    even = [r + l - 2 * at_zero for r, l in zip(right, left, strict=True)]
+    slopes = [o / (2 * h) for o, h in zip(odd, steps, strict=True)]
+
+    noise = _noise(odd, even, at_zero, right, left)
+    coarse, fine = slopes[0] - slopes[1], slopes[1] - slopes[2]
+    fourth_coarse, fourth_fine = slopes[1] - coarse / 3, slopes[2] - fine / 3
+    truncation = abs(fourth_coarse - fourth_fine)
+    roundoff = _SAFETY * 1.5 * math.sqrt(2) * noise / (2 * steps[2])
+    settled = abs(coarse) <= 2 * roundoff
+    smooth = settled or 2 <= abs(coarse) / max(abs(fine), 1e-300) <= 8
+
+    forward, forward_bar = _one_sided(right, at_zero, steps)
+    backward, backward_bar = _one_sided(left, at_zero, steps)
+    return Slope(
+        value=fourth_fine - (fourth_coarse - fourth_fine) / 15,
+        truncation=truncation,
+        roundoff=roundoff,
+        noise=noise,
+        step=step,
+        forward=forward,
+        backward=-backward,
+        one_sided_bar=max(forward_bar, backward_bar) + 8 * _SAFETY * noise / steps[2],
+        smooth=smooth,
+    )
+
+
+def _noise(
+    odd: list[float], even: list[float], at_zero: float, right: list[float], left: list[float]
+) -> float:
+    """Standard deviation of φ's noise, from combinations in which every low power of h cancels.
+
+    The odd one cancels h and h³. The even one cancels h², or, over a kink at 0, |h|. Divided by the
+    norms of their coefficients, each has the standard deviation of a single evaluation.
+    """
+    from_odd = (odd[0] - 10 * odd[1] + 16 * odd[2]) / math.sqrt(714)
+    from_even = min(
+        abs(even[1] - 4 * even[2]) / math.sqrt(70), abs(even[1] - 2 * even[2]) / math.sqrt(14)
+    )
+    magnitude = max(map(abs, (at_zero, *right, *left)))
+    return max(math.hypot(from_even, from_odd) / math.sqrt(2), _EPSILON * magnitude)
+
+
+def _one_sided(
+    values: list[float], at_zero: float, steps: tuple[float, float, float]
+) -> tuple[float, float]:
+    """A one-sided slope, extrapolated once, and how far it moved between steps."""
+    first, second, third = ((v - at_zero) / h for v, h in zip(values, steps, strict=True))
+    coarse, fine = 2 * second - first, 2 * third - second
+    return fine, abs(coarse - fine)
+
+
+def measure_slope(
+    measure: Callable[[float], Slope], wanted: float, first_step: float = FIRST_STEP
+) -> tuple[Slope, Slope]:
+    """Look for the step at which a slope's error bar is at most `wanted`.
+
+    Where truncation dominates the step shrinks, where round-off does it grows, until the bar is
+    small enough or no step does better.
+
+    Args:
+        measure: gives the slope measured at a step.
+        wanted: the error bar that is good enough.
+        first_step: where to begin. Defaults to `FIRST_STEP`.
+
+    Returns:
+        The first slope measured and the best one.
+    """
+    step = first_step
+    first = best = latest = measure(step)
+    heading = 0
+    for _ in range(_MOVES):
+        if best.error_bar <= wanted:
+            break
+        shrink = math.isnan(latest.error_bar) or latest.truncation > latest.roundoff
+        turn = -1 if shrink else 1
+        step = step / _STRIDE if shrink else step * _STRIDE
+        if heading == -turn or not SMALLEST_STEP <= step <= LARGEST_STEP:
+            break
+        heading = turn
+        latest = measure(step)
+        best = better(best, latest)
+    return first, best
+
+
+def confirm_slope(measure: Callable[[float], Slope], best: Slope) -> Slope:
+    """Measure again with smaller steps, until one agrees with the step before it.
+
+    A loss can look straight at steps far larger than its structure. What a smaller step does not
+    confirm, within both bars, was no derivative.
+    """
+    for _ in range(_MOVES):
+        step = best.step / _STRIDE
+        if step < SMALLEST_STEP:
+            break
+        smaller = measure(step)
+        if better(best, smaller) is best:
+            break
+        agrees = abs(smaller.value - best.value) <= best.error_bar + smaller.error_bar
+        best = smaller
+        if agrees:
+            break
+    return best
+
+
+def better(one: Slope, other: Slope) -> Slope:
+    """Which of two slopes to believe: the smaller bar if they agree, else the smaller step."""
+    if math.isnan(one.error_bar) or math.isnan(other.error_bar):
+        return other if math.isnan(one.error_bar) else one
+    if abs(one.value - other.value) <= one.error_bar + other.error_bar:
+        return other if other.error_bar < one.error_bar else one
+    return other if other.step < one.step else one

@@ -1,0 +1,52 @@
+"""Where to look: random directions, exactly representable, and single coordinates."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+_ZERO_SCALE = 0.1
+_SMALLEST_SCALE = 1e-8
+
+
+def generator(seed: int, path: str, purpose: str = "") -> np.random.Generator:
+    """A random generator of its own for each variable, the same on every machine and run."""
+    return np.random.default_rng([seed, zlib.crc32(f"{path}|{purpose}".encode())])
+
+
+def scale_of(value: Array) -> float:
+    """The size of a natural change of a variable: its root mean square.
+
+    A variable that is zero throughout has no scale of its own; it gets 0.1.
+    """
+    rms = float(np.sqrt(np.mean(np.square(value)))) if value.size else 0.0
+    return rms if np.isfinite(rms) and rms > _SMALLEST_SCALE else _ZERO_SCALE
+
+
+def gaussian(rng: np.random.Generator, value: Array) -> Array:
+    """A Gaussian direction scaled to the variable, so that steps are relative ones.
+
+    For a vector e, the mean of (z·e)² over Gaussian directions z is ‖e‖² (times the squared scale),
+    whatever the number of entries.
+    """
+    return rng.standard_normal(value.shape) * scale_of(value)
+
+
+def representable(direction: Array, value: Array, smallest_step: float) -> Array:
+    """The direction, rounded so that value ± step·direction is exact in float64.
+
+    The derivative along the rounded direction is the one that a difference then measures; without
+    this, steps near the spacing of floating-point numbers would be realised inexactly. Twice and
+    four times the smallest step stay exact.
+    """
+    largest = float(np.max(np.abs(value), initial=0.0)) + 8 * smallest_step * float(
+        np.max(np.abs(direction), initial=0.0)
+    )
+    if not np.isfinite(largest) or largest == 0.0:
+        return direction
+    spacing = 2.0 ** (np.ceil(np.log2(largest)) - 52)
+    return np.asarray(np.rint(direction * (smallest_step / spacing)) * (spacing / smallest_step))

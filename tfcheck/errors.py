@@ -1,0 +1,60 @@
+"""The errors tfcheck raises, all under one root.
+
+Every message states the rule, the received value and the remedy, in that order:
+``{rule}. Received: {name}={value!r}. {What to do}.``
+"""
+
+from __future__ import annotations
+
+
+class TfcheckError(Exception):
+    """Root of every error that tfcheck raises on purpose."""
+
+
+class ArgumentError(TfcheckError, ValueError):
+    """An argument has a value that tfcheck cannot use."""
+
+
+class ArgumentTypeError(TfcheckError, TypeError):
+    """An argument has a type that tfcheck cannot use."""
+
+
+class BackendError(TfcheckError, RuntimeError):
+    """Keras runs on another backend than TensorFlow."""
+
+
+class ModelError(TfcheckError, ValueError):
+    """The model cannot be checked as it is: not built, not compiled, nothing to train."""
+
+
+class BatchError(TfcheckError, ValueError):
+    """The debug batch does not fit the model, or holds values no loss can be computed from."""
+
+
+class TraceError(TfcheckError, RuntimeError):
+    """The training step could not be turned into a graph."""
+
+
+class ParityError(TfcheckError, RuntimeError):
+    """The float64 graph does not compute the loss that is trained."""
+
+
+class ReportError(TfcheckError, ValueError):
+    """A saved report cannot be read."""
+
+
+class GradientCheckFailed(TfcheckError, AssertionError):
+    """A gradient check ended in a failure and the caller asked for that to raise.
+
+    Attributes:
+        report: the `tfcheck.GradientReport` with the failure.
+    """
+
+    def __init__(self, message: str, report: object = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def rule(rule: str, name: str, value: object, remedy: str) -> str:
+    """Say the rule, what was received and what to do, in tfcheck's one form."""
+    return f"{rule}. Received: {name}={value!r}. {remedy}."

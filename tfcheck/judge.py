@@ -1,0 +1,150 @@
+"""From measurements to verdicts: the seed's bands, and what is told apart from a bug.
+
+A difference counts as a bug only when it exceeds what truncation, round-off and noise explain,
+and does not belong to a kink. Where the bars do not allow an answer, the verdict says so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tfcheck.measure import Line, Measurement
+from tfcheck.verdict import Thresholds, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict with its reason and a sentence for a reader."""
+
+    verdict: Verdict
+    reason: str = ""
+    note: str = ""
+
+
+def judge_score(score: float, bar: float, thresholds: Thresholds) -> Verdict:
+    """The verdict for a score that is only known to within a bar.
+
+    Args:
+        score: the similarity score.
+        bar: the score that a right gradient might show.
+        thresholds: the bands.
+
+    Returns:
+        fail when even the score less its bar is concerning; suspect when it is still more than
+        okay; pass when it is okay and a concerning score would not have been hidden by the bar;
+        inconclusive otherwise.
+
+    Example:
+        >>> judge_score(2e-9, 1e-9, Thresholds()), judge_score(0.3, 0.5, Thresholds())
+        (<Verdict.PASS: 'pass'>, <Verdict.INCONCLUSIVE: 'inconclusive'>)
+    """
+    if math.isnan(score) or math.isnan(bar):
+        return Verdict.INCONCLUSIVE
+    surely = score - bar
+    if surely >= thresholds.concerning:
+        return Verdict.FAIL
+    if surely > thresholds.okay:
+        return Verdict.SUSPECT
+    # What is left of the score within the bar is no evidence, but must not hide a bug either.
+    hidden = bar if score <= thresholds.okay else score + bar
+    return Verdict.PASS if hidden < thresholds.concerning else Verdict.INCONCLUSIVE
+
+
+def judge_measurement(measurement: Measurement, thresholds: Thresholds, loudest: float, scale: float) -> Judgement:
+    """Judge a variable at one point, before any second look.
+
+    Args:
+        measurement: what was measured.
+        thresholds: the bands.
+        loudest: the largest scaled gradient norm of the same loss.
+        scale: size of a natural change of the variable.
+    """
+    verdict = judge_score(measurement.score, measurement.score_bar, thresholds)
+    if verdict is Verdict.PASS:
+        crossed = any(
+            not line.first_smooth and line.first_gap > thresholds.okay * _size(line)
+            for line in measurement.lines
+        )
+        return Judgement(verdict, "kink" if crossed else "")
+    bar = math.sqrt(measurement.bar_square)
+    largest = max(math.sqrt(measurement.numerical_square), measurement.analytic_norm)
+    if verdict is Verdict.INCONCLUSIVE and largest <= 4 * bar:
+        unseen = bar * scale <= thresholds.okay * loudest
+        return Judgement(
+            Verdict.PASS if unseen else Verdict.INCONCLUSIVE,
+            "below_resolution",
+            f"Both gradients are zero within the error bar: an error above {bar:.1e} would have been seen.",
+        )
+    return Judgement(verdict)
+
+
+def judge_missing(measurement: Measurement, thresholds: Thresholds, dependent: bool) -> Judgement:
+    """Judge a variable for which the tape gave None.
+
+    Args:
+        measurement: what was measured, with zero as the analytic gradient.
+        thresholds: the bands.
+        dependent: whether the loss changes when the variable moves far.
+    """
+    deviating = any(line.deviates for line in measurement.lines)
+    if deviating or dependent:
+        return Judgement(
+            Verdict.FAIL,
+            "blocked",
+            "The tape gives None, yet the loss depends on this variable: something on the way (an "
+            "argmax, a cast to integers, a stop_gradient, a NumPy call) blocks the gradient.",
+        )
+    return Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
+
+
+def judge_second_look(
+    first: Judgement, here: Measurement, nearby: Judgement | None
+) -> Judgement:
+    """Judge again a variable that deviates, knowing how it fares at a point nearby.
+
+    On a kink the slopes to the left and right differ and the tape may give any value between or
+    beside them; a little aside everything agrees. Where both slopes agree with each other and not
+    with the tape, the gradient is wrong at this very point, however right it is nearby.
+
+    Args:
+        first: the judgement at the point.
+        here: what was measured there.
+        nearby: the judgement a little aside, None where it could not be made.
+    """
+    right_nearby = nearby is not None and nearby.verdict is Verdict.PASS
+    deviating = [line for line in here.lines if line.deviates]
+    if first.verdict is Verdict.INCONCLUSIVE:
+        return Judgement(Verdict.PASS, "kink", _KINK) if right_nearby and not _noisy(here) else first
+    if not right_nearby:
+        return first
+    if deviating and all(line.slope.has_kink for line in deviating):
+        return Judgement(Verdict.PASS, "kink", _KINK)
+    if any(_settled(line) for line in deviating):
+        return Judgement(
+            first.verdict,
+            "",
+            "Wrong at this point, right nearby: the slopes to both sides agree with each other and "
+            "not with the tape. Exact zeros and ties are where this happens.",
+        )
+    return Judgement(Verdict.INCONCLUSIVE, "kink", _KINK)
+
+
+_KINK = "The loss has a kink at this point; a little aside both gradients agree."
+
+
+def _settled(line: Line) -> bool:
+    """Whether both one-sided slopes agree with each other and not with the tape."""
+    slope = line.slope
+    apart = abs(slope.forward - slope.backward)
+    middle = (slope.forward + slope.backward) / 2
+    return apart <= 4 * slope.one_sided_bar and abs(middle - line.analytic) > 4 * slope.one_sided_bar
+
+
+def _noisy(measurement: Measurement) -> bool:
+    """Whether round-off rather than the shape of the loss limits the measurement."""
+    return all(line.slope.roundoff >= line.slope.truncation for line in measurement.lines)
+
+
+def _size(line: Line) -> float:
+    return abs(line.slope.value) + abs(line.analytic)

@@ -1,0 +1,317 @@
+"""Measuring one variable: slopes of its loss along lines, beside the tape's."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfcheck.differences import (
+    FIRST_STEP,
+    SMALLEST_STEP,
+    Slope,
+    central_difference,
+    confirm_slope,
+    measure_slope,
+)
+from tfcheck.directions import Array, gaussian, generator, representable, scale_of
+
+Displaced = Callable[[Array], float]
+"""The loss as a function of a variable's displacement."""
+
+_STRAIGHT = 2.0**-8
+"""The part of the loss by which a first step may change it, going by the tape's gradient."""
+
+_REFINED = 256
+"""How many deviating entries of a sweep are measured again, each with a search for its step."""
+
+_DEPENDENCE_STEPS = (0.01, 0.3, 3.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line through the point: the tape's slope along it and the measured one.
+
+    Attributes:
+        analytic: z·g, 0 where the tape gave no gradient.
+        slope: the measured derivative along z.
+        first_gap: distance between the two at the first step tried.
+        first_smooth: whether the loss looked smooth at that step.
+    """
+
+    analytic: float
+    slope: Slope
+    first_gap: float
+    first_smooth: bool
+
+    @property
+    def gap(self) -> float:
+        """How far the two slopes are apart."""
+        return abs(self.slope.value - self.analytic)
+
+    @property
+    def deviates(self) -> bool:
+        """Whether the error bar does not explain the gap."""
+        return not self.gap <= self.slope.error_bar
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one variable.
+
+    Squares are sums over the entries of the variable, estimated from the lines when these are
+    random directions: ‖ĝ − g‖², ‖ĝ‖², ‖g‖² and the square of the error bar on ‖ĝ − g‖.
+
+    Attributes:
+        lines: the lines looked at closely: the random directions, or the entries that deviated in
+            a sweep over all of them.
+        gap_square: ‖ĝ − g‖².
+        numerical_square: ‖ĝ‖².
+        analytic_square: ‖g‖², by the same estimate.
+        bar_square: how large ‖ĝ − g‖² may be for a right gradient.
+        analytic_norm: ‖g‖, exactly.
+    """
+
+    lines: tuple[Line, ...]
+    gap_square: float
+    numerical_square: float
+    analytic_square: float
+    bar_square: float
+    analytic_norm: float
+
+    @property
+    def numerical_norm(self) -> float:
+        """‖ĝ‖, as far from the exact ‖g‖ as the lines show the two gradients to differ in length."""
+        square = self.analytic_norm**2 + self.numerical_square - self.analytic_square
+        return math.sqrt(square if square > 0 else self.numerical_square)
+
+    @property
+    def _sum_of_norms(self) -> float:
+        return math.sqrt(self.numerical_square) + math.sqrt(self.analytic_square)
+
+    @property
+    def score(self) -> float:
+        """The similarity score ‖ĝ − g‖ / (‖ĝ‖ + ‖g‖); 0 when both gradients are zero."""
+        return _ratio(math.sqrt(self.gap_square), self._sum_of_norms)
+
+    @property
+    def score_bar(self) -> float:
+        """The score that a right gradient might have, by the error bars."""
+        return _ratio(math.sqrt(self.bar_square), self._sum_of_norms)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One variable at one point, ready to be measured.
+
+    Attributes:
+        path: the variable's path, which seeds its random directions.
+        displaced: the loss as a function of the variable's displacement.
+        value: the variable's value.
+        gradient: the tape's gradient, None where it gave none.
+        at_zero: the loss at the point.
+        resolution: relative size of the error bar that is good enough.
+        loudest: the largest scaled gradient norm among the variables of the same loss, against
+            which a gradient of zero is judged.
+    """
+
+    path: str
+    displaced: Displaced
+    value: Array
+    gradient: Array | None
+    at_zero: float
+    resolution: float
+    loudest: float
+
+    @property
+    def scale(self) -> float:
+        """Size of a natural change of the variable."""
+        return scale_of(self.value)
+
+    @property
+    def norm(self) -> float:
+        """‖g‖, 0 where the tape gave no gradient."""
+        return 0.0 if self.gradient is None else float(np.linalg.norm(self.gradient))
+
+    def wanted(self, reference: float) -> float:
+        """The error bar that is good enough for slopes of the size `reference`."""
+        if reference <= 1e-13 * self.loudest:
+            return 1e-9 * self.loudest
+        return self.resolution * reference
+
+    def slope_at(self, direction: Array, step: float) -> tuple[float, Slope]:
+        """The tape's and the measured slope along a direction, at a step."""
+        exact = representable(direction, self.value, step / 4)
+        analytic = 0.0 if self.gradient is None else float(np.vdot(exact, self.gradient))
+        return analytic, central_difference(lambda t: self.displaced(t * exact), self.at_zero, step)
+
+    def line(self, direction: Array, reference: float, first_step: float | None = None) -> Line:
+        """Measure along a direction, looking for a step that is good enough."""
+        analytic: dict[float, float] = {}
+
+        def measure(step: float) -> Slope:
+            analytic[step], slope = self.slope_at(direction, step)
+            return slope
+
+        start = self.first_step(reference) if first_step is None else first_step
+        first, best = measure_slope(measure, self.wanted(reference), start)
+        if not abs(best.value - analytic[best.step]) <= best.error_bar:
+            best = confirm_slope(measure, best)
+        first_gap = abs(first.value - analytic[first.step])
+        return Line(analytic[best.step], best, first_gap, first.smooth)
+
+    def first_step(self, reference: float) -> float:
+        """Where to begin: within the range in which slopes of size `reference` could be straight."""
+        straight = _STRAIGHT * abs(self.at_zero) / reference if reference > 0 else math.inf
+        exponent = math.floor(math.log2(straight)) if 0 < straight < math.inf else 0
+        return max(min(FIRST_STEP, 2.0**exponent), 64 * SMALLEST_STEP)
+
+
+def measure_directions(target: Target, directions: int, epsilon: float | None, seed: int) -> Measurement:
+    """Measure a variable along Gaussian directions.
+
+    The first direction settles the step. The others are measured there with one difference each,
+    and only where that deviates with three steps and a search of their own.
+
+    Args:
+        target: the variable.
+        directions: number of directions.
+        epsilon: a fixed absolute step along directions of unit scale; None to choose it.
+        seed: seeds the directions, with the variable's path.
+    """
+    rng = generator(seed, target.path)
+    drawn = [gaussian(rng, target.value) for _ in range(directions)]
+    if epsilon is not None:
+        step = epsilon / target.scale
+        lines = []
+        for direction in drawn:
+            analytic, slope = target.slope_at(direction, step)
+            lines.append(Line(analytic, slope, abs(slope.value - analytic), slope.smooth))
+        return _from_lines(target, lines)
+    reference = target.scale * target.norm
+    lines = [target.line(drawn[0], reference)]
+    lines += [_follow(target, direction, lines[0], reference) for direction in drawn[1:]]
+    return _from_lines(target, lines)
+
+
+def _follow(target: Target, direction: Array, leader: Line, reference: float) -> Line:
+    step = leader.slope.step / 4
+    exact = representable(direction, target.value, step)
+    analytic = 0.0 if target.gradient is None else float(np.vdot(exact, target.gradient))
+    value = (target.displaced(step * exact) - target.displaced(-step * exact)) / (2 * step)
+    gap = abs(value - analytic)
+    if gap <= max(target.wanted(reference), min(leader.slope.error_bar, reference)):
+        slope = dataclasses.replace(leader.slope, value=value)
+        return Line(analytic, slope, gap, first_smooth=True)
+    return target.line(direction, reference, leader.slope.step)
+
+
+def _from_lines(target: Target, lines: list[Line]) -> Measurement:
+    square = target.scale**2
+
+    def mean_square(values: list[float]) -> float:
+        return float(np.mean(np.square(values))) / square
+
+    return Measurement(
+        lines=tuple(lines),
+        gap_square=mean_square([line.gap for line in lines]),
+        numerical_square=mean_square([line.slope.value for line in lines]),
+        analytic_square=mean_square([line.analytic for line in lines]),
+        bar_square=mean_square([line.slope.error_bar for line in lines]),
+        analytic_norm=target.norm,
+    )
+
+
+def measure_every_coordinate(
+    target: Target, epsilon: float | None, seed: int, progress: Callable[[int], None]
+) -> Measurement:
+    """Perturb every entry of a variable, one at a time.
+
+    Args:
+        target: the variable.
+        epsilon: a fixed absolute step; None to choose it from the entries with the largest gradients.
+        seed: seeds the choice of probes where there is no gradient.
+        progress: called with the number of entries done since the last call.
+    """
+    gradient = np.zeros(target.value.shape) if target.gradient is None else target.gradient
+    probes = [measure_coordinate(target, index) for index in loudest_entries(gradient, 2)]
+    if epsilon is None:
+        step = min(probe.slope.step for probe in probes) / 4 * target.scale
+    else:
+        step = epsilon
+    unit = np.zeros(target.value.shape)
+    numerical = np.zeros(target.value.shape)
+    for index in np.ndindex(target.value.shape):
+        unit[index] = step
+        realised = (target.value[index] + step) - (target.value[index] - step)
+        numerical[index] = (target.displaced(unit) - target.displaced(-unit)) / realised
+        unit[index] = 0.0
+        progress(1)
+    bars = _sweep_bars(probes, numerical, step)
+    gaps = np.abs(numerical - gradient)
+    excess = gaps - np.maximum(bars, target.resolution * np.abs(gradient))
+    order = np.argsort(excess, axis=None)[::-1][:_REFINED]
+    refined = []
+    for index in (_unravel(flat, gaps.shape) for flat in order if not excess.flat[flat] <= 0):
+        line = measure_coordinate(target, index)
+        refined.append(dataclasses.replace(line, first_gap=max(line.first_gap, gaps[index] * target.scale)))
+        numerical[index] = line.slope.value / target.scale
+        bars[index] = line.slope.error_bar / target.scale
+    return Measurement(
+        lines=tuple(refined),
+        gap_square=float(np.sum((numerical - gradient) ** 2)),
+        numerical_square=float(np.sum(numerical**2)),
+        analytic_square=float(np.sum(gradient**2)),
+        bar_square=float(np.sum(bars**2)),
+        analytic_norm=target.norm,
+    )
+
+
+def _sweep_bars(probes: list[Line], numerical: Array, step: float) -> Array:
+    """Error bars of plain central differences, from what the probes showed of noise and truncation."""
+    roundoff = 6 * math.sqrt(2) * max(probe.slope.noise for probe in probes) / (2 * step)
+    truncation = max(
+        min(1.0, probe.slope.truncation / abs(probe.slope.value)) if probe.slope.value else 0.0
+        for probe in probes
+    )
+    return np.asarray(roundoff + truncation * np.abs(numerical))
+
+
+def measure_coordinate(target: Target, index: tuple[int, ...]) -> Line:
+    """Measure one entry of a variable, with a search for its step."""
+    direction = np.zeros(target.value.shape)
+    direction[index] = target.scale
+    gradient = 0.0 if target.gradient is None else float(target.gradient[index])
+    reference = target.scale * max(abs(gradient), target.norm / math.sqrt(max(target.value.size, 1)))
+    return target.line(direction, reference)
+
+
+def depends(target: Target, seed: int) -> bool:
+    """Whether the loss changes at all when the variable moves far along a random direction."""
+    direction = gaussian(generator(seed, target.path, "dependence"), target.value)
+    return any(
+        target.displaced(sign * step * direction) != target.at_zero
+        for step in _DEPENDENCE_STEPS
+        for sign in (1.0, -1.0)
+    )
+
+
+def loudest_entries(gradient: Array, count: int) -> list[tuple[int, ...]]:
+    """Indices of the entries with the largest magnitude, largest first."""
+    order = np.argsort(np.abs(gradient), axis=None)[::-1][:count]
+    return [_unravel(flat, gradient.shape) for flat in order]
+
+
+def _unravel(flat: np.intp, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(flat, shape))
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    if math.isnan(numerator) or math.isnan(denominator):
+        return math.nan
+    if denominator == 0.0:
+        return 0.0 if numerator == 0.0 else math.inf
+    return numerator / denominator

@@ -1,0 +1,590 @@
+"""Rewriting a traced graph into a pure function of plain tensors, in float64.
+
+Two things happen to a `GraphDef`, in one pass over its nodes and those of its functions:
+
+- **Variables become values.** A captured variable handle turns into an input that holds the
+  variable's value; reads become references to it. An assignment changes what later reads see and
+  nothing else, so nothing live can be changed by running the result. As for `tf.GradientTape`, an
+  assigned value is a leaf of its own (a *cut*): no derivative flows through an assignment.
+- **Floats are promoted.** float16, bfloat16 and float32 become float64 in attributes, constants
+  and function signatures. An operation that has no float64 form stays as it is, an *island*
+  between casts. Operations that draw random numbers stay too: their float64 streams differ.
+
+Control dependencies are dropped: printing, assertions and state updates are no part of the loss.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+
+from tfcheck.errors import TraceError
+from tfcheck.internals import has_cpu_kernel, op_definition
+
+DOUBLE = tf.float64.as_datatype_enum
+FLOAT = tf.float32.as_datatype_enum
+RESOURCE = tf.resource.as_datatype_enum
+LOW_FLOATS = frozenset(
+    dtype.as_datatype_enum for dtype in (tf.float16, tf.bfloat16, tf.float32)
+)
+
+# Operations whose types are part of their meaning: bits, foreign functions, file formats.
+_TYPED_BY_MEANING = frozenset(
+    {"Bitcast", "DecodeRaw", "EagerPyFunc", "PyFunc", "PyFuncStateless", "XlaCallModule"}
+)
+_RANDOM = re.compile(
+    r"^(Stateless|Stateful)?(Random(?!Shuffle|GammaGrad)|Multinomial|TruncatedNormal"
+    r"|Uniform(?!Quant|Dequant|Requant)|StandardNormal|Parameterized)"
+)
+_CALLS = {
+    "PartitionedCall": (("f",), "Tin", "Tout", 0),
+    "StatefulPartitionedCall": (("f",), "Tin", "Tout", 0),
+    "If": (("then_branch", "else_branch"), "Tin", "Tout", 1),
+    "StatelessIf": (("then_branch", "else_branch"), "Tin", "Tout", 1),
+    "Case": (("branches",), "Tin", "Tout", 1),
+    "StatelessCase": (("branches",), "Tin", "Tout", 1),
+    "While": (("body", "cond"), "T", "T", 0),
+    "StatelessWhile": (("body", "cond"), "T", "T", 0),
+}
+_DROPPED_VARIABLE_OPS = frozenset({"DestroyResourceOp", "VarIsInitializedOp"})
+_SCATTERS = {
+    "ResourceScatterAdd": "TensorScatterAdd",
+    "ResourceScatterSub": "TensorScatterSub",
+    "ResourceScatterUpdate": "TensorScatterUpdate",
+    "ResourceScatterNdAdd": "TensorScatterAdd",
+    "ResourceScatterNdSub": "TensorScatterSub",
+    "ResourceScatterNdUpdate": "TensorScatterUpdate",
+}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A value assigned to a variable within the step, as later reads of it see it.
+
+    Attributes:
+        variable: name of the input that holds the variable's value.
+        tensor: name of the tensor that holds the assigned value.
+    """
+
+    variable: str
+    tensor: str
+
+
+@dataclass(frozen=True)
+class PureGraph:
+    """A graph without variables, and what became of the names asked for.
+
+    Attributes:
+        graph_def: the rewritten graph, its functions included.
+        tensors: new name of every fetched tensor, by its old name.
+        cuts: values assigned to variables within the step.
+        islands: operations that kept a lower precision, as `"type (node)"`.
+        random_ops: operations that draw new numbers at every evaluation, in the same form.
+    """
+
+    graph_def: Any
+    tensors: dict[str, str]
+    cuts: tuple[Cut, ...]
+    islands: tuple[str, ...]
+    random_ops: tuple[str, ...]
+
+
+def purify(
+    graph_def: Any,
+    variables: Mapping[str, tf.DType],
+    fetches: Sequence[str],
+    *,
+    promote: bool = True,
+) -> PureGraph:
+    """Rewrite a graph into a pure one, by default in float64.
+
+    Args:
+        graph_def: `GraphDef` of a traced function.
+        variables: dtype of the variable behind each captured handle, by placeholder name.
+        fetches: names of the tensors that are wanted, as in `"add:0"`.
+        promote: whether to promote floats to float64. Defaults to True.
+
+    Returns:
+        The pure graph, pruned to what the fetches need.
+
+    Raises:
+        TraceError: if a variable is used by an operation that cannot be made pure.
+    """
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    program = _Program(functions, promote)
+    body = _Body(program, in_function=False)
+    for node in graph_def.node:
+        body.add(node, variables)
+    names = {name: body.resolve(_canonical(name, in_function=False)) for name in fetches}
+    cuts = tuple(Cut(variable, tensor) for variable, tensor in body.cuts)
+    wanted = [*names.values(), *(cut.tensor for cut in cuts)]
+
+    result = tf.compat.v1.GraphDef()
+    result.versions.CopyFrom(graph_def.versions)
+    result.node.extend(_reachable(body.nodes, wanted))
+    result.library.function.extend(program.finished.values())
+    return PureGraph(
+        result, names, cuts, tuple(dict.fromkeys(program.islands)), tuple(dict.fromkeys(program.random_ops))
+    )
+
+
+# TensorFlow keeps one namespace of functions for the whole process.
+_serial = itertools.count()
+
+# A function's arguments: None for a plain tensor, a DataType for a variable's handle that has
+# become a value of that (already promoted) type.
+_Kinds = tuple[int | None, ...]
+
+
+@dataclass
+class _Specialised:
+    """A function rewritten for one combination of argument kinds."""
+
+    name: str
+    result_kinds: _Kinds
+
+
+@dataclass
+class _Program:
+    """The functions of a graph, rewritten on demand, and what was noticed on the way."""
+
+    functions: Mapping[str, Any]
+    promote: bool
+    finished: dict[str, Any] = field(default_factory=dict)
+    islands: list[str] = field(default_factory=list)
+    random_ops: list[str] = field(default_factory=list)
+    _memo: dict[tuple[str, _Kinds], _Specialised] = field(default_factory=dict)
+
+    def visible(self, dtype: int) -> int:
+        """The type under which a tensor of this type is passed around in the new graph."""
+        return DOUBLE if self.promote and dtype in LOW_FLOATS else dtype
+
+    def specialise(self, name: str, kinds: _Kinds) -> _Specialised:
+        """Rewrite a function for these argument kinds, once."""
+        key = (name, kinds)
+        if key not in self._memo:
+            new_name = f"{name}_pure{next(_serial)}"
+            self._memo[key] = _Specialised(new_name, ())
+            self._memo[key] = self._rewrite(self.functions[name], new_name, kinds)
+        return self._memo[key]
+
+    def keep(self, name: str) -> None:
+        """Take a function over as it is, with all it calls."""
+        if name in self.finished or name not in self.functions:
+            return
+        self.finished[name] = self.functions[name]
+        for node in self.functions[name].node_def:
+            for called in _called_functions(node):
+                self.keep(called)
+
+    def _rewrite(self, function: Any, new_name: str, kinds: _Kinds) -> _Specialised:
+        body = _Body(self, in_function=True)
+        result = tf.compat.v1.GraphDef().library.function.add()
+        result.CopyFrom(function)
+        result.ClearField("node_def")
+        result.ClearField("control_ret")
+        result.ClearField("arg_attr")
+        result.ClearField("resource_arg_unique_id")
+        result.ClearField("attr")
+        signature = result.signature
+        signature.name = new_name
+        signature.ClearField("control_output")
+        for argument, kind in zip(signature.input_arg, kinds, strict=True):
+            argument.ClearField("handle_data")
+            if kind is None:
+                argument.type = self.visible(argument.type)
+            else:
+                argument.type = kind
+                body.declare_variable(argument.name, kind)
+        for node in function.node_def:
+            body.add(node, {})
+        result_kinds: list[int | None] = []
+        for output in signature.output_arg:
+            output.ClearField("handle_data")
+            ref = body.resolve(_canonical(function.ret[output.name], in_function=True))
+            handle = body.handles.get(ref)
+            if handle is not None:
+                ref = handle.value
+                output.type = handle.dtype
+            else:
+                output.type = self.visible(output.type)
+            result_kinds.append(handle.dtype if handle else None)
+            result.ret[output.name] = ref
+        result.node_def.extend(_reachable(body.nodes, result.ret.values()))
+        self.finished[new_name] = result
+        return _Specialised(new_name, tuple(result_kinds))
+
+
+@dataclass
+class _Handle:
+    """A variable within one body: where it came from and what a read sees now."""
+
+    source: str
+    dtype: int
+    value: str
+
+
+class _Body:
+    """The nodes of one graph or function while they are rewritten, in program order."""
+
+    def __init__(self, program: _Program, in_function: bool) -> None:
+        self.program = program
+        self.in_function = in_function
+        self.nodes: dict[str, Any] = {}
+        self.handles: dict[str, _Handle] = {}
+        self.cuts: list[tuple[str, str]] = []
+        self._alias: dict[str, str] = {}
+
+    def resolve(self, ref: str) -> str:
+        return self._alias.get(ref, ref)
+
+    def declare_variable(self, ref: str, dtype: int) -> None:
+        self.handles[ref] = _Handle(ref, dtype, ref)
+
+    def add(self, node: Any, variables: Mapping[str, tf.DType]) -> None:
+        """Rewrite one node. `variables` names the placeholders that are variable handles."""
+        if node.op == "Placeholder" and node.name in variables:
+            dtype = self.program.visible(variables[node.name].as_datatype_enum)
+            self._emit(node.name, "Placeholder", (), dtype=dtype)
+            self.declare_variable(f"{node.name}:0", dtype)
+            return
+        inputs = [
+            self.resolve(_canonical(ref, self.in_function))
+            for ref in node.input
+            if not ref.startswith("^")
+        ]
+        if node.op in _CALLS and any(name in self.program.functions for name in _called_functions(node)):
+            self._add_call(node, inputs)
+        elif any(ref in self.handles for ref in inputs):
+            self._add_variable_op(node, inputs)
+        else:
+            self._add_plain(node, inputs)
+
+    # -- plain operations ------------------------------------------------------------------
+
+    def _add_plain(self, node: Any, inputs: list[str]) -> None:
+        definition = op_definition(node.op)
+        if definition is None:
+            raise TraceError(
+                f"Every operation of the training step must be one TensorFlow knows. Received: "
+                f"op={node.op!r}. Load the library that defines it before the check."
+            )
+        new = _copy(node, inputs)
+        if not self.program.promote:
+            self._keep_functions(new)
+            self.nodes[new.name] = new
+            self._note_random(node, definition)
+            return
+        island = not self._promote_attributes(new, definition)
+        wanted = _dtypes(new, definition.input_arg)
+        original = _dtypes(node, definition.input_arg)
+        for position, (is_now, was) in enumerate(zip(wanted, original, strict=True)):
+            visible = self.program.visible(was)
+            if visible != is_now:
+                island = True
+                new.input[position] = self._cast(
+                    f"{node.name}/to_island_{position}", inputs[position], visible, is_now
+                )
+        self.nodes[new.name] = new
+        made = _dtypes(new, definition.output_arg)
+        meant = _dtypes(node, definition.output_arg)
+        refs = _output_refs(new, definition, self.in_function)
+        for position, (ref, is_now, was) in enumerate(zip(refs, made, meant, strict=True)):
+            visible = self.program.visible(was)
+            if visible != is_now:
+                self._alias[ref] = self._cast(
+                    f"{node.name}/from_island_{position}", ref, is_now, visible
+                )
+                island = True
+        random = self._note_random(node, definition)
+        if island and not random:
+            self.program.islands.append(f"{node.op} ({node.name})")
+
+    def _note_random(self, node: Any, definition: Any) -> bool:
+        random = bool(_RANDOM.match(node.op))
+        if random and definition.is_stateful:
+            self.program.random_ops.append(f"{node.op} ({node.name})")
+        return random
+
+    def _promote_attributes(self, node: Any, definition: Any) -> bool:
+        """Set a node's types to the highest precision it has a kernel for; False if below float64."""
+        attributes = {
+            attribute.name: attribute
+            for attribute in definition.attr
+            if attribute.type in ("type", "list(type)")
+        }
+        low = {
+            name
+            for name in attributes
+            if name in node.attr and LOW_FLOATS.intersection(_types(node.attr[name]))
+        }
+        if self._keep_functions(node) or node.op in _TYPED_BY_MEANING:
+            return not low
+        if node.op == "Const":
+            _promote_constant(node)
+            return True
+        if not low:
+            return True
+        candidates = (FLOAT,) if _RANDOM.match(node.op) else (DOUBLE, FLOAT)
+        for candidate in candidates:
+            types = {
+                name: _raised(node.attr[name], candidate) for name in low
+            }
+            if _has_form(node.op, attributes, types):
+                for name, value in types.items():
+                    node.attr[name].CopyFrom(value)
+                return candidate == DOUBLE
+        return False
+
+    def _keep_functions(self, node: Any) -> bool:
+        called = list(_called_functions(node))
+        for name in called:
+            self.program.keep(name)
+        return bool(called)
+
+    # -- calls -----------------------------------------------------------------------------
+
+    def _add_call(self, node: Any, inputs: list[str]) -> None:
+        names, tin, tout, leading = _CALLS[node.op]
+        new = _copy(node, inputs)
+        arguments = inputs[leading:]
+        kinds = tuple(
+            self.handles[ref].dtype if ref in self.handles else None for ref in arguments
+        )
+        for position, ref in enumerate(arguments):
+            if ref in self.handles:
+                new.input[leading + position] = self.handles[ref].value
+        result_kinds: _Kinds = ()
+        for name in reversed(names):
+            for function in _functions_of(new.attr[name]):
+                specialised = self.program.specialise(function.name, kinds)
+                function.name = specialised.name
+                function.ClearField("attr")
+                result_kinds = specialised.result_kinds
+        for attribute, which in ((tin, kinds), (tout, result_kinds)):
+            _set_types(
+                new.attr[attribute],
+                [
+                    kind if kind is not None else self.program.visible(dtype)
+                    for kind, dtype in zip(which, _types(node.attr[attribute]), strict=True)
+                ],
+            )
+        if "Tcond" in new.attr:
+            new.attr["Tcond"].type = self.program.visible(new.attr["Tcond"].type)
+        if "output_shapes" in new.attr:
+            shapes = new.attr["output_shapes"].list.shape
+            for shape, kind in zip(shapes, result_kinds, strict=False):
+                if kind is not None:
+                    shape.Clear()
+                    shape.unknown_rank = True
+        self.nodes[new.name] = new
+        refs = _output_refs(new, op_definition(node.op), self.in_function)
+        for ref, kind in zip(refs, result_kinds, strict=True):
+            if kind is not None:
+                self.declare_variable(ref, kind)
+
+    # -- variables -------------------------------------------------------------------------
+
+    def _add_variable_op(self, node: Any, inputs: list[str]) -> None:
+        handle = self.handles.get(inputs[0])
+        if handle is None or any(ref in self.handles for ref in inputs[1:]):
+            raise _impure(node)
+        value, dtype, name = handle.value, handle.dtype, node.name
+        ref = _first_output(node, self.in_function)
+        match node.op:
+            case "Identity":
+                self.handles[ref] = handle
+            case "ReadVariableOp":
+                # A node of its own: the handle's name now also names the value.
+                self._alias[ref] = self._emit(name, "Identity", (value,), T=dtype)
+            case "ResourceGather":
+                axis = self._constant(f"{name}/axis", int(node.attr["batch_dims"].i))
+                self._emit(
+                    name,
+                    "GatherV2",
+                    (value, inputs[1], axis),
+                    Tparams=dtype,
+                    Tindices=node.attr["Tindices"].type,
+                    Taxis=tf.int32.as_datatype_enum,
+                    batch_dims=node.attr["batch_dims"],
+                )
+            case "ResourceGatherNd":
+                self._emit(
+                    name, "GatherNd", (value, inputs[1]), Tparams=dtype, Tindices=node.attr["Tindices"].type
+                )
+            case "VariableShape":
+                self._emit(name, "Shape", (value,), T=dtype, out_type=node.attr["out_type"].type)
+            case "AssignVariableOp":
+                self._assign(handle, name, inputs[1])
+            case "AssignAddVariableOp":
+                self._assign(handle, name, self._emit(f"{name}/sum", "AddV2", (value, inputs[1]), T=dtype))
+            case "AssignSubVariableOp":
+                self._assign(handle, name, self._emit(f"{name}/difference", "Sub", (value, inputs[1]), T=dtype))
+            case op if op in _SCATTERS:
+                indices = inputs[1]
+                if "Nd" not in op:
+                    axis = self._constant(f"{name}/axis", -1)
+                    indices = self._emit(
+                        f"{name}/indices",
+                        "ExpandDims",
+                        (indices, axis),
+                        T=node.attr["Tindices"].type,
+                        Tdim=tf.int32.as_datatype_enum,
+                    )
+                scattered = self._emit(
+                    f"{name}/scattered",
+                    _SCATTERS[op],
+                    (value, indices, inputs[2]),
+                    T=dtype,
+                    Tindices=node.attr["Tindices"].type,
+                )
+                self._assign(handle, name, scattered)
+            case op if op in _DROPPED_VARIABLE_OPS:
+                pass
+            case _:
+                raise _impure(node)
+
+    def _assign(self, handle: _Handle, name: str, value: str) -> None:
+        handle.value = self._emit(f"{name}/assigned", "Identity", (value,), T=handle.dtype)
+        if not self.in_function:
+            self.cuts.append((handle.source.removesuffix(":0"), handle.value))
+
+    # -- emitting --------------------------------------------------------------------------
+
+    def _emit(self, name: str, op: str, inputs: Sequence[str], **attributes: Any) -> str:
+        node = tf.compat.v1.NodeDef(name=name, op=op, input=inputs)
+        for attribute, value in attributes.items():
+            if isinstance(value, int):
+                node.attr[attribute].type = value
+            else:
+                node.attr[attribute].CopyFrom(value)
+        self.nodes[name] = node
+        definition = op_definition(op)
+        return _output_refs(node, definition, self.in_function)[0]
+
+    def _cast(self, name: str, ref: str, source: int, target: int) -> str:
+        return self._emit(name, "Cast", (ref,), SrcT=source, DstT=target)
+
+    def _constant(self, name: str, value: int) -> str:
+        tensor = tf.make_tensor_proto(value, dtype=tf.int32)
+        attribute = tf.compat.v1.AttrValue(tensor=tensor)
+        return self._emit(name, "Const", (), value=attribute, dtype=tf.int32.as_datatype_enum)
+
+
+def _impure(node: Any) -> TraceError:
+    return TraceError(
+        "Operations of the training step may only read, gather or assign variables. Received: "
+        f"op={node.op!r} ({node.name}). Move it out of the step, or check with loss_fn."
+    )
+
+
+def _canonical(ref: str, in_function: bool) -> str:
+    """One spelling a tensor: `"node:0"` in graphs; `"node:output:0"` or `"argument"` in functions."""
+    return ref if in_function or ":" in ref else f"{ref}:0"
+
+
+def _first_output(node: Any, in_function: bool) -> str:
+    if not in_function:
+        return f"{node.name}:0"
+    outputs = op_definition(node.op).output_arg
+    return f"{node.name}:{outputs[0].name}:0" if outputs else node.name
+
+
+def _copy(node: Any, inputs: Iterable[str]) -> Any:
+    """The node with new data inputs, without control inputs, placement and bookkeeping marks."""
+    new = type(node)(name=node.name, op=node.op, input=inputs)
+    for name, value in node.attr.items():
+        if not name.startswith("_") or name == "_lower_using_switch_merge":
+            new.attr[name].CopyFrom(value)
+    return new
+
+
+def _types(attribute: Any) -> list[int]:
+    if attribute.WhichOneof("value") == "type":
+        return [attribute.type]
+    return list(attribute.list.type)
+
+
+def _set_types(attribute: Any, types: Sequence[int]) -> None:
+    if attribute.WhichOneof("value") == "type":
+        attribute.type = types[0]
+    else:
+        del attribute.list.type[:]
+        attribute.list.type.extend(types)
+
+
+def _raised(attribute: Any, target: int) -> Any:
+    """A copy of a type attribute with its low-precision floats raised to `target`."""
+    result = tf.compat.v1.AttrValue()
+    result.CopyFrom(attribute)
+    _set_types(result, [target if dtype in LOW_FLOATS else dtype for dtype in _types(attribute)])
+    return result
+
+
+def _has_form(op: str, attributes: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
+    """Whether the operation's definition and some CPU kernel allow these types."""
+    for name, value in types.items():
+        allowed = attributes[name].allowed_values.list.type
+        if allowed and not set(_types(value)) <= set(allowed):
+            return False
+    single = {name: value.type for name, value in types.items() if value.WhichOneof("value") == "type"}
+    return has_cpu_kernel(op, single)
+
+
+def _dtypes(node: Any, arguments: Any) -> list[int]:
+    """The type of each tensor that a node's arguments stand for."""
+    return [dtype for argument in arguments for dtype in _argument_types(node, argument)]
+
+
+def _argument_types(node: Any, argument: Any) -> list[int]:
+    if argument.type_list_attr:
+        return list(node.attr[argument.type_list_attr].list.type)
+    dtype = node.attr[argument.type_attr].type if argument.type_attr else argument.type
+    count = node.attr[argument.number_attr].i if argument.number_attr else 1
+    return [dtype] * count
+
+
+def _output_refs(node: Any, definition: Any, in_function: bool) -> list[str]:
+    refs: list[str] = []
+    for argument in definition.output_arg:
+        for position in range(len(_argument_types(node, argument))):
+            refs.append(
+                f"{node.name}:{argument.name}:{position}" if in_function else f"{node.name}:{len(refs)}"
+            )
+    return refs
+
+
+def _functions_of(attribute: Any) -> Any:
+    return [attribute.func] if attribute.WhichOneof("value") == "func" else attribute.list.func
+
+
+def _called_functions(node: Any) -> Iterable[str]:
+    for value in node.attr.values():
+        kind = value.WhichOneof("value")
+        if kind == "func" or (kind == "list" and value.list.func):
+            yield from (function.name for function in _functions_of(value))
+
+
+def _promote_constant(node: Any) -> None:
+    if node.attr["dtype"].type in LOW_FLOATS:
+        value = tf.make_ndarray(node.attr["value"].tensor)
+        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype=tf.float64))
+        node.attr["dtype"].type = DOUBLE
+
+
+def _reachable(nodes: Mapping[str, Any], wanted: Iterable[str]) -> list[Any]:
+    """The nodes that the wanted tensors depend on, in program order."""
+    pending = [ref.split(":")[0] for ref in wanted]
+    needed: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in needed or name not in nodes:
+            continue
+        needed.add(name)
+        pending.extend(ref.split(":")[0] for ref in nodes[name].input)
+    return [node for name, node in nodes.items() if name in needed]

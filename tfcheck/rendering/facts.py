@@ -1,0 +1,129 @@
+"""What a check found and how it was made, as short labelled lines."""
+
+from __future__ import annotations
+
+import math
+
+from tfcheck.rendering.words import kind, limit, number, plural, scientific
+from tfcheck.report import GradientReport, VariableReport
+from tfcheck.verdict import Thresholds, Verdict
+
+
+def facts(report: GradientReport) -> tuple[tuple[str, str], ...]:
+    """The lines at the head of a report, as (label, text): what was found, then how.
+
+    Every tolerance is among them, and every option that changes the outcome.
+    """
+    settings, objective = report.settings, report.objective
+    found: list[tuple[str, str]] = []
+    worst = worst_variable(report)
+    if worst is not None:
+        found.append(("worst", f"{worst.path}, {_score(worst.score, settings.thresholds)}"))
+        found.append(("all of θ", _score(report.score, settings.thresholds)))
+    if report.culprits:
+        label = "culprit" if len(report.culprits) == 1 else "culprits"
+        found.append((label, ", ".join(report.culprits)))
+    found.append(("thresholds", threshold_words(settings.thresholds)))
+    found.append(("loss", loss(report)))
+    found.append(("phase", f"{objective.phase}, loss from {objective.source}"))
+    found.append(("method", method(report)))
+    if settings.expected_mismatch:
+        found.append(("expected", f"mismatch of {', '.join(settings.expected_mismatch)}"))
+    if objective.random_ops:
+        found.append(("random", ", ".join(objective.random_ops)))
+    if spent := cost(report):
+        found.append(("cost", spent))
+    return tuple(found)
+
+
+def _score(score: float, thresholds: Thresholds) -> str:
+    return f"score {scientific(score)} ({thresholds.band(score)})"
+
+
+def worst_variable(report: GradientReport) -> VariableReport | None:
+    """The variable a reader should look at first; None where none was checked.
+
+    A passing variable without a score, such as one the loss does not use, is not the worst.
+    """
+    checked = [variable for variable in report.worst_first if variable.counts]
+    telling = [v for v in checked if v.verdict is not Verdict.PASS or not math.isnan(v.score)]
+    return next(iter(telling or checked), None)
+
+
+def counts(report: GradientReport) -> tuple[tuple[str, int], ...]:
+    """How many variables are shown as what, worst first, without the zeros."""
+    order = ("fail", "suspect", "inconclusive", "error", "pass", "declared")
+    shown = [kind(variable) for variable in report.variables]
+    return tuple((name, shown.count(name)) for name in order if name in shown)
+
+
+def summary(report: GradientReport) -> str:
+    """One sentence: how many variables were found how."""
+    if report.verdict is Verdict.ERROR:
+        return "The check could not be carried out, so nothing is known of the gradients."
+    if not report.variables:
+        return "No variable was checked."
+    tally = counts(report)
+    if len(tally) == 1 and tally[0][0] == "pass":
+        total = tally[0][1]
+        return f"All {total} variables pass." if total > 1 else "The one variable passes."
+    parts = ", ".join(f"{count} {name}" for name, count in tally)
+    return f"Of {plural(len(report.variables), 'variable')}: {parts}."
+
+
+def method(report: GradientReport) -> str:
+    """How the derivatives were measured, in one line."""
+    settings = report.settings
+    epsilon = settings.epsilon if isinstance(settings.epsilon, str) else limit(settings.epsilon)
+    parts = [
+        f"{settings.directions} random directions a variable"
+        if settings.method == "directions"
+        else settings.method,
+        f"epsilon {epsilon}",
+        f"seed {settings.seed}",
+    ]
+    if settings.batch_size is not None:
+        parts.append(f"batch of {settings.batch_size}")
+    return ", ".join(parts)
+
+
+def cost(report: GradientReport) -> str:
+    """What the check cost: evaluations of the loss, and wall-clock time."""
+    parts = [plural(report.evaluations, "evaluation")] if report.evaluations else []
+    if math.isfinite(report.seconds):
+        parts.append(f"{number(report.seconds, 2)} s")
+    return ", ".join(parts)
+
+
+def loss(report: GradientReport) -> str:
+    """The values of the losses, their precision, and how far they are from those trained."""
+    objective = report.objective
+    if not objective.losses:
+        return "unknown"
+    values = ", ".join(f"{value:.6g}" for value in objective.losses)
+    precision = objective.precision
+    if objective.islands:
+        precision += f" but for {', '.join(objective.islands)}"
+    if not math.isnan(objective.parity):
+        parity = scientific(objective.parity)
+        return f"{values} in {precision} (relative gap to the loss as trained: {parity})"
+    return f"{values} in {precision}"
+
+
+def bands(thresholds: Thresholds) -> tuple[tuple[str, str, str], ...]:
+    """The bands of the score, best first: (kind, range, meaning)."""
+    great, okay, concerning = map(limit, (thresholds.great, thresholds.okay, thresholds.concerning))
+    return (
+        ("great", f"up to {great}", "the gradients are the same"),
+        ("okay", f"up to {okay}", "basically the same; worth a second look"),
+        ("suspect", f"{okay} to {concerning}", "too far apart to pass, too close to be sure"),
+        ("fail", f"from {concerning}", "concerning: most likely a bug in the backward pass"),
+    )
+
+
+def threshold_words(thresholds: Thresholds) -> str:
+    """The thresholds in one line."""
+    return (
+        f"great ≤ {limit(thresholds.great)}, okay ≤ {limit(thresholds.okay)} (passes), "
+        f"concerning ≥ {limit(thresholds.concerning)} (fails)"
+    )

@@ -1,0 +1,206 @@
+"""Checkpoints side by side: one row a variable (or layer), one column a check.
+
+Both heatmaps, the picture and the one in the page, are drawn from this grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tfcheck.errors import ArgumentError, rule
+from tfcheck.rendering import words
+from tfcheck.report import GradientReport, LayerReport, VariableReport
+from tfcheck.verdict import Verdict, digits, worst
+
+MOST_VARIABLES = 40
+MOST_ROWS = 60
+
+_BADNESS = ("absent", "declared", "great", "okay", "inconclusive", "suspect", "fail", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one check found of one variable or layer.
+
+    Attributes:
+        kind: `"great"`, `"okay"` (both pass), `"suspect"`, `"fail"`, `"inconclusive"`,
+            `"declared"`, `"error"` (no check) or `"absent"`.
+        digits: digits of agreement, 0 to 16.
+        text: what to write into a cell that is wide enough.
+        symbol: what to write into a narrow cell; `""` for a pass.
+        title: the finding in words.
+    """
+
+    kind: str
+    digits: float
+    text: str
+    symbol: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Findings by row and column.
+
+    Attributes:
+        rows: paths of the variables or layers, in model order.
+        columns: a short label of each check, oldest first.
+        moments: a full label of each check.
+        cells: one tuple a row, of one cell a column.
+        unit: what a row is: `"variable"` or `"layer"`.
+        axis: what a column label is: `"step"` or `"checkpoint"`.
+        omitted: how many rows were left out, the best ones.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    moments: tuple[str, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    unit: str
+    axis: str
+    omitted: int
+
+
+def build_grid(reports: Sequence[GradientReport]) -> Grid:
+    """Arrange reports as a grid.
+
+    Rows are variables, or layers when there are more than 40 variables. Of more than 60 rows
+    the worst are kept.
+
+    Args:
+        reports: the checks of one model, oldest first.
+
+    Raises:
+        ArgumentError: if there is no report.
+    """
+    require_reports(reports)
+    by_variable = _union([variable.path for variable in report.variables] for report in reports)
+    by_layer = len(by_variable) > MOST_VARIABLES
+    paths = (
+        _union([layer.path for layer in report.layers] for report in reports)
+        if by_layer
+        else by_variable
+    )
+    found = [_findings(report, by_layer) for report in reports]
+    rows = {
+        path: tuple(
+            _cell(path, column.get(path, []), report)
+            for column, report in zip(found, reports, strict=True)
+        )
+        for path in paths
+    }
+    kept = sorted(paths, key=lambda path: max(map(_badness, rows[path])), reverse=True)[:MOST_ROWS]
+    shown = [path for path in paths if path in set(kept)]
+    stepped = all(report.step is not None for report in reports)
+    return Grid(
+        rows=tuple(shown),
+        columns=tuple(_column(place, report) for place, report in enumerate(reports)),
+        moments=tuple(
+            words.moment(report) or f"check {place + 1}" for place, report in enumerate(reports)
+        ),
+        cells=tuple(rows[path] for path in shown),
+        unit="layer" if by_layer else "variable",
+        axis="step" if stepped else "checkpoint",
+        omitted=len(paths) - len(shown),
+    )
+
+
+def require_reports(reports: Sequence[GradientReport]) -> None:
+    """Refuse an empty sequence of reports.
+
+    Raises:
+        ArgumentError: if there is no report.
+    """
+    if not reports:
+        raise ArgumentError(
+            rule("There must be a report to show", "reports", reports, "Give one report or more")
+        )
+
+
+def overall(reports: Sequence[GradientReport]) -> tuple[Verdict, str]:
+    """The verdict over all checks, and in words: `"fail since step 600"`.
+
+    A wrong gradient weighs more than a check that could not be made.
+
+    Raises:
+        ArgumentError: if there is no report.
+    """
+    require_reports(reports)
+    verdicts = [report.verdict for report in reports]
+    verdict = Verdict.FAIL if Verdict.FAIL in verdicts else worst(verdicts)
+    such = [place for place, found in enumerate(verdicts) if found is verdict]
+    first = words.moment(reports[such[0]]) or f"check {such[0] + 1}"
+    if len(reports) == 1:
+        return verdict, str(verdict)
+    if len(such) == len(reports):
+        return verdict, f"{verdict} in all {len(reports)} checks"
+    if such == list(range(such[0], len(reports))):
+        return verdict, f"{verdict} since {first}"
+    return verdict, f"{verdict} in {len(such)} of {len(reports)} checks, first at {first}"
+
+
+def _union(lists: Iterable[list[str]]) -> list[str]:
+    return list(dict.fromkeys(path for paths in lists for path in paths))
+
+
+Finding = VariableReport | LayerReport
+
+
+def _findings(report: GradientReport, by_layer: bool) -> dict[str, list[Finding]]:
+    """The findings of each row; Keras allows two variables, or two layers, of one path."""
+    found: dict[str, list[Finding]] = {}
+    for layer in report.layers:
+        for finding in (layer,) if by_layer else layer.variables:
+            found.setdefault(finding.path, []).append(finding)
+    return found
+
+
+def _cell(path: str, findings: list[Finding], report: GradientReport) -> Cell:
+    cells = [_cell_of(finding, report) for finding in findings]
+    if cells:
+        return max(cells, key=_badness)
+    when = words.moment(report)
+    if report.verdict is Verdict.ERROR:
+        return Cell("error", 0.0, words.SYMBOLS["error"], words.SYMBOLS["error"], f"{when}: error")
+    return Cell("absent", 0.0, "", "", f"{path}, {when}: not checked")
+
+
+def _cell_of(finding: Finding, report: GradientReport) -> Cell:
+    kind, reason = _kind(finding)
+    agreement = digits(finding.score)
+    shade = kind
+    text = symbol = words.SYMBOLS[kind]
+    if kind == "pass":
+        band = report.settings.thresholds.band(finding.score)
+        shade = "great" if band == "great" or reason else "okay"
+        symbol = ""
+        # A pass that has a reason of its own (a kink, no influence) is not told by its score.
+        text = text if reason or math.isnan(finding.score) else f"{agreement:.1f}"
+    elif kind in ("fail", "suspect"):
+        text = f"{text} {agreement:.1f}" if math.isfinite(finding.score) else f"{text} nan"
+    score = words.scientific(finding.score)
+    why = f", {words.REASON_NAMES.get(reason, reason)}" if reason and kind != "declared" else ""
+    when = words.moment(report)
+    title = f"{finding.path}{', ' if when else ''}{when}: {kind}{why}, score {score}"
+    return Cell(shade, agreement, text, symbol, title)
+
+
+def _kind(finding: Finding) -> tuple[str, str]:
+    if isinstance(finding, VariableReport):
+        return words.kind(finding), finding.reason
+    if finding.variables and not any(variable.counts for variable in finding.variables):
+        return "declared", "declared"
+    reasons = {v.reason for v in finding.variables if v.counts and v.verdict is finding.verdict}
+    return str(finding.verdict), reasons.pop() if len(reasons) == 1 else ""
+
+
+def _badness(cell: Cell) -> tuple[int, float]:
+    return _BADNESS.index(cell.kind), -cell.digits
+
+
+def _column(place: int, report: GradientReport) -> str:
+    if report.step is not None:
+        return str(report.step)
+    return report.checkpoint or f"#{place + 1}"

@@ -1,0 +1,357 @@
+"""What a gradient check found, as frozen values: whole θ → layers → variables → coordinates.
+
+A report knows nothing of how it was measured and nothing of where it is shown. Norms are
+Euclidean and in the units of the loss per unit of the variable; unknown numbers are `nan`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfcheck.errors import ReportError
+from tfcheck.verdict import Thresholds, Verdict
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = 1
+
+REASONS = (
+    "",
+    "kink",
+    "unused",
+    "blocked",
+    "below_resolution",
+    "non_finite",
+    "stochastic",
+    "declared",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinate:
+    """One entry of a variable: its two derivatives, side by side.
+
+    Attributes:
+        index: position in the variable, one integer an axis; `()` for a scalar.
+        analytic: the derivative `GradientTape` gives; `nan` where the tape gave none.
+        numerical: the derivative by central differences.
+        error_bar: how far `numerical` may be from the true derivative.
+    """
+
+    index: tuple[int, ...]
+    analytic: float
+    numerical: float
+    error_bar: float
+
+
+@dataclass(frozen=True, slots=True)
+class VariableReport:
+    """The finding for one variable.
+
+    Attributes:
+        path: Keras path of the variable, such as `"dense/kernel"`.
+        layer: Keras path of the layer that owns it, such as `"dense"`.
+        shape: the variable's shape.
+        score: similarity score ‖ĝ − g‖ / (‖ĝ‖ + ‖g‖) of this variable; `nan` where unknown.
+        verdict: the judgement.
+        reason: why the verdict is not simply the band of the score; `""` or one of `REASONS`.
+        analytic_norm: ‖g‖, from the tape.
+        numerical_norm: ‖ĝ‖, estimated along the directions measured.
+        error_bar: the part of the score that truncation, round-off and noise can explain.
+        worst: the most deviating coordinates looked at, worst first; empty where nothing deviates.
+        detectable_error: the smallest relative error of this gradient that the check would have
+            seen; `nan` where unknown.
+        note: one sentence for a reader, or `""`.
+    """
+
+    path: str
+    layer: str
+    shape: tuple[int, ...]
+    score: float
+    verdict: Verdict
+    reason: str
+    analytic_norm: float
+    numerical_norm: float
+    error_bar: float
+    worst: tuple[Coordinate, ...] = ()
+    detectable_error: float = math.nan
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """The variable's own name within its layer, such as `"kernel"`."""
+        return self.path.removeprefix(f"{self.layer}/")
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+    @property
+    def counts(self) -> bool:
+        """Whether this variable takes part in the verdict: a declared mismatch does not."""
+        return self.reason != "declared"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """The findings for the variables of one layer, and their score as one vector."""
+
+    path: str
+    score: float
+    verdict: Verdict
+    variables: tuple[VariableReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveSummary:
+    """What was differentiated.
+
+    Attributes:
+        source: where the loss came from: `"train_step"`, `"loss_fn"` or `"compute_loss"`.
+        phase: `"train"` or `"inference"`.
+        losses: value of each loss that a tape differentiated, in float64.
+        parity: the largest relative difference between those values and the losses as trained.
+        precision: precision of the graph that was measured, normally `"float64"`.
+        islands: operations without a float64 form, which were measured in their own precision.
+        random_ops: operations that draw different numbers at every evaluation.
+    """
+
+    source: str
+    phase: str
+    losses: tuple[float, ...] = ()
+    parity: float = math.nan
+    precision: str = "float64"
+    islands: tuple[str, ...] = ()
+    random_ops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options a check ran with, as given to `tfcheck.check_gradients`."""
+
+    phase: str = "train"
+    method: str = "directions"
+    directions: int = 4
+    epsilon: float | str = "auto"
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    expected_mismatch: tuple[str, ...] = ()
+    seed: int = 0
+    batch_size: int | None = None
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """The outcome of one gradient check.
+
+    Attributes:
+        verdict: the worst of the layers; `"error"` when the check itself could not be done.
+        score: similarity score of all checked variables as one vector θ.
+        layers: the layers that own checked variables, in model order.
+        culprits: paths of the layers whose own backward pass is wrong.
+        notes: sentences a reader should know, such as float32 islands.
+        objective: what was differentiated.
+        frozen: paths of the variables that are not trainable and so were not checked.
+        settings: the options of the check.
+        step: optimizer iterations when the check was made; None outside training.
+        checkpoint: when in training that was, such as `"start"` or `"epoch 5"`.
+        seconds: wall-clock time of the check.
+        evaluations: how often the loss was evaluated.
+        error: the text of the error when `verdict` is `"error"`.
+        model: name of the model.
+    """
+
+    verdict: Verdict
+    score: float
+    layers: tuple[LayerReport, ...]
+    culprits: tuple[str, ...]
+    notes: tuple[str, ...]
+    objective: ObjectiveSummary
+    frozen: tuple[str, ...] = ()
+    settings: Settings = field(default_factory=Settings)
+    step: int | None = None
+    checkpoint: str = ""
+    seconds: float = math.nan
+    evaluations: int = 0
+    error: str = ""
+    model: str = ""
+
+    @property
+    def variables(self) -> tuple[VariableReport, ...]:
+        """All checked variables, in model order."""
+        return tuple(variable for layer in self.layers for variable in layer.variables)
+
+    @property
+    def worst_first(self) -> tuple[VariableReport, ...]:
+        """All checked variables: the worst verdict first, then the highest score."""
+        return tuple(sorted(self.variables, key=_badness, reverse=True))
+
+    @property
+    def failing_layers(self) -> tuple[str, ...]:
+        """Paths of the layers with verdict `"fail"`."""
+        return tuple(layer.path for layer in self.layers if layer.verdict is Verdict.FAIL)
+
+    def count(self, verdict: Verdict) -> int:
+        """How many variables have this verdict (declared mismatches are not counted)."""
+        return sum(variable.verdict is verdict and variable.counts for variable in self.variables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain dictionaries, lists, numbers and strings, ready for JSON.
+
+        Non-finite numbers become the strings `"nan"`, `"inf"` and `"-inf"`, which strict JSON
+        parsers accept.
+        """
+        return {"schema": SCHEMA, **_plain(self)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> GradientReport:
+        """Rebuild a report from `to_dict`'s output.
+
+        Raises:
+            ReportError: if the content is not a report, or of an unknown schema.
+        """
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
+            raise ReportError(
+                f"A tfcheck report has schema {SCHEMA}. Received: schema={schema!r}. "
+                "Read it with the version of tfcheck that wrote it, or make a new report."
+            )
+        try:
+            return _report_from(content)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ReportError(
+                f"A tfcheck report must hold every field of its schema. Received: "
+                f"{type(error).__name__}: {error}. Make a new report."
+            ) from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report as JSON and return the path written."""
+        path = Path(path)
+        path.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False), encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> GradientReport:
+        """Read a report that `save` wrote.
+
+        Raises:
+            ReportError: if the file is missing, or is not a report.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ReportError(
+                f"A report must be a readable JSON file. Received: path={str(path)!r} "
+                f"({type(error).__name__}). Give a file that GradientReport.save wrote."
+            ) from error
+        return cls.from_dict(content)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row a variable, in model order, with the fields of `VariableReport`."""
+        import pandas
+
+        columns = [f.name for f in dataclasses.fields(VariableReport) if f.name != "worst"]
+        rows = [[getattr(variable, column) for column in columns] for variable in self.variables]
+        frame = pandas.DataFrame(rows, columns=columns)
+        frame["verdict"] = frame["verdict"].map(str)
+        return frame
+
+    def __str__(self) -> str:
+        from tfcheck.rendering.console import report_text
+
+        return report_text(self)
+
+    def _repr_html_(self) -> str:
+        from tfcheck.rendering.html import report_fragment
+
+        return report_fragment(self)
+
+
+def _badness(variable: VariableReport) -> tuple[bool, int, float]:
+    score = math.inf if math.isnan(variable.score) else variable.score
+    return variable.counts, variable.verdict.severity, score
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, tuples and floats to what strict JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Verdict):
+        return str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value
+
+
+def _variable_from(content: dict[str, Any]) -> VariableReport:
+    worst = tuple(
+        Coordinate(
+            tuple(item["index"]),
+            float(item["analytic"]),
+            float(item["numerical"]),
+            float(item["error_bar"]),
+        )
+        for item in content["worst"]
+    )
+    numbers = ("score", "analytic_norm", "numerical_norm", "error_bar", "detectable_error")
+    return VariableReport(
+        **{
+            **content,
+            **{name: float(content[name]) for name in numbers},
+            "shape": tuple(content["shape"]),
+            "verdict": Verdict(content["verdict"]),
+            "worst": worst,
+        }
+    )
+
+
+def _report_from(content: dict[str, Any]) -> GradientReport:
+    layers = tuple(
+        LayerReport(
+            layer["path"],
+            float(layer["score"]),
+            Verdict(layer["verdict"]),
+            tuple(_variable_from(variable) for variable in layer["variables"]),
+        )
+        for layer in content["layers"]
+    )
+    objective = content["objective"]
+    settings = content["settings"]
+    fields = {name: value for name, value in content.items() if name != "schema"}
+    return GradientReport(
+        **{
+            **fields,
+            "verdict": Verdict(content["verdict"]),
+            "score": float(content["score"]),
+            "layers": layers,
+            "culprits": tuple(content["culprits"]),
+            "notes": tuple(content["notes"]),
+            "frozen": tuple(content["frozen"]),
+            "seconds": float(content["seconds"]),
+            "objective": ObjectiveSummary(
+                **{
+                    **objective,
+                    "losses": tuple(float(loss) for loss in objective["losses"]),
+                    "parity": float(objective["parity"]),
+                    "islands": tuple(objective["islands"]),
+                    "random_ops": tuple(objective["random_ops"]),
+                }
+            ),
+            "settings": Settings(
+                **{
+                    **settings,
+                    "thresholds": Thresholds(**settings["thresholds"]),
+                    "expected_mismatch": tuple(settings["expected_mismatch"]),
+                }
+            ),
+        }
+    )

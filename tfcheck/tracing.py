@@ -1,0 +1,299 @@
+"""Tracing a model's own training step into a graph, with everything its tapes and optimizers do.
+
+Nothing is executed, so nothing changes: the step becomes a graph exactly as `fit` makes it one,
+with the model's real variables captured by handle. During the trace, and only then,
+`tf.GradientTape.gradient` and the optimizers' `apply` are listened to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcheck.batch import Batch
+from tfcheck.errors import BatchError, TraceError
+from tfcheck.internals import lazily_built_parts, recorded_losses, sublayers
+from tfcheck.silence import dropout_off
+
+LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class TapeCall:
+    """One call of `tape.gradient` for variables.
+
+    Attributes:
+        targets: the tensors that were differentiated.
+        output_gradients: their weights, or None each for one.
+        variables: the variables differentiated with respect to.
+        gradients: the gradient of each as a dense tensor, or None where the tape gave None.
+    """
+
+    targets: tuple[tf.Tensor, ...]
+    output_gradients: tuple[tf.Tensor | None, ...]
+    variables: tuple[Any, ...]
+    gradients: tuple[tf.Tensor | None, ...]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One call of an optimizer's `apply`: the gradients as handed over, with their variables."""
+
+    optimizer: Any
+    gradients: tuple[Any, ...]
+    variables: tuple[Any, ...]
+
+
+@dataclass
+class Recording:
+    """What was heard during a trace."""
+
+    tape_calls: list[TapeCall] = field(default_factory=list)
+    applied: list[Applied] = field(default_factory=list)
+    loss_scales: list[tuple[tf.Tensor, tf.Tensor]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TracedStep:
+    """A training step as a graph.
+
+    Attributes:
+        function: the traced function; its graph holds all tensors of the recording.
+        placeholders: the graph's inputs for the batch, flat.
+        captures: for each captured outside tensor, that tensor and its placeholder.
+        recording: the tapes and optimizers heard.
+        source: `"train_step"`, `"loss_fn"` or `"compute_loss"`.
+    """
+
+    function: Any
+    placeholders: tuple[tf.Tensor, ...]
+    captures: tuple[tuple[Any, tf.Tensor], ...]
+    recording: Recording
+    source: str
+
+
+def trace_step(
+    model: keras.Model,
+    batch: Batch,
+    *,
+    loss_fn: LossFunction | None = None,
+    phase: str = "train",
+) -> TracedStep:
+    """Trace one training step of a built model on a batch, dropout silenced, nothing executed.
+
+    Args:
+        model: a built Keras model; compiled unless `loss_fn` is given.
+        batch: the batch whose shapes and dtypes to trace with.
+        loss_fn: replaces the train step: `loss_fn(model, x, y, sample_weight)` gives the loss.
+        phase: `"train"` traces the model's own `train_step`; `"inference"` traces
+            `compute_loss` of the model called with `training=False`.
+
+    Raises:
+        BatchError: if the model rejects the batch.
+        TraceError: if the step cannot be traced, or differentiates no variable.
+    """
+    if loss_fn is not None:
+        source, step = "loss_fn", _loss_fn_step(model, batch, loss_fn)
+    elif phase == "train":
+        source, step = "train_step", _train_step(model)
+    else:
+        source, step = "compute_loss", _inference_step(model, batch)
+
+    recording = Recording()
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch.tensors]
+
+    @tf.autograph.experimental.do_not_convert
+    def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
+        step(batch.pack(tensors))
+        return []
+
+    with _unchanged(model), dropout_off(model), _listening(recording):
+        try:
+            function = tf.compat.v1.wrap_function(run, specs)
+        except (TraceError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise _explain(error, batch, source) from error
+    if not recording.tape_calls:
+        raise TraceError(
+            f"A training step must differentiate a loss with tf.GradientTape. Received: {source} of "
+            f"{type(model).__name__!r} in which no tape differentiates a variable. Check it with loss_fn."
+        )
+    count = len(specs)
+    return TracedStep(
+        function,
+        tuple(function.inputs[:count]),
+        tuple(zip(function.captured_inputs, function.inputs[count:], strict=True)),
+        recording,
+        source,
+    )
+
+
+def _train_step(model: keras.Model) -> Callable[[Any], Any]:
+    # A train_step under @tf.function is inlined: its tensors must belong to the traced graph.
+    step = model.train_step
+    return getattr(step, "python_function", step)
+
+
+def _loss_fn_step(
+    model: keras.Model, batch: Batch, loss_fn: LossFunction
+) -> Callable[[Any], Any]:
+    def step(data: Any) -> None:
+        with tf.GradientTape() as tape:
+            loss = loss_fn(model, *batch.parts(data))
+        if not tf.is_tensor(loss) or loss.shape.rank != 0:
+            raise TraceError(
+                "loss_fn must return a scalar tensor. Received: "
+                f"{getattr(loss, 'shape', type(loss).__name__)}. Reduce the loss, for example by its mean."
+            )
+        tape.gradient(loss, model.trainable_variables)
+
+    return step
+
+
+def _inference_step(model: keras.Model, batch: Batch) -> Callable[[Any], Any]:
+    def step(data: Any) -> None:
+        x, y, sample_weight = batch.parts(data)
+        with tf.GradientTape() as tape:
+            y_pred = model(x, training=False)
+            loss = model.compute_loss(
+                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False
+            )
+        tape.gradient(loss, model.trainable_variables)
+
+    return step
+
+
+def _explain(error: Exception, batch: Batch, source: str) -> Exception:
+    shapes = ", ".join(f"{dtype}{list(shape)}" for shape, dtype in batch.signature())
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(error).__name__
+    if isinstance(error, ValueError | TypeError | tf.errors.InvalidArgumentError):
+        return BatchError(
+            f"The batch must fit the model. Received: {shapes}; {source} says: {reason} "
+            "Give a batch as fit would get it."
+        )
+    return TraceError(
+        f"A training step must be traceable as a graph. Received: {source} raises "
+        f"{type(error).__name__}: {reason} Run it under tf.function to see where."
+    )
+
+
+# -- leaving everything as it was ------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _unchanged(model: keras.Model) -> Iterator[None]:
+    """Put back what a trace changes in Python: recorded losses, lazily built parts, random states."""
+    layers = list(sublayers(model))
+    losses = [(recorded_losses(layer), [list(part) for part in recorded_losses(layer)]) for layer in layers]
+    parts = [*lazily_built_parts(model), *model.metrics]
+    attributes = [(part, dict(vars(part))) for part in parts]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        for part, before in attributes:
+            vars(part).clear()
+            vars(part).update(before)
+        for (kept, ids), (kept_before, ids_before) in losses:
+            kept[:] = kept_before
+            ids.clear()
+            ids.update(ids_before)
+
+
+# -- listening -------------------------------------------------------------------------------
+
+_listening_lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def _listening(recording: Recording) -> Iterator[None]:
+    """Record tapes and optimizers while the block runs; optimizers then apply nothing."""
+    with _listening_lock, contextlib.ExitStack() as undo:
+
+        def replace(owner: type, name: str, value: Any) -> None:
+            if name in vars(owner):
+                undo.callback(setattr, owner, name, vars(owner)[name])
+            else:
+                undo.callback(delattr, owner, name)
+            setattr(owner, name, value)
+
+        base = keras.optimizers.Optimizer
+        replace(tf.GradientTape, "gradient", _recorded_gradient(recording))
+        replace(keras.Model, "compute_metrics", lambda *args, **kwargs: {})
+        replace(base, "apply", _recorded_apply(recording))
+        for optimizer in _descendants(base):
+            if "apply" in vars(optimizer):
+                replace(optimizer, "apply", _recorded_apply(recording))
+            if "scale_loss" in vars(optimizer):
+                scale_loss = _recorded_scale(recording, vars(optimizer)["scale_loss"])
+                replace(optimizer, "scale_loss", scale_loss)
+        yield
+
+
+def _descendants(cls: type) -> list[type]:
+    children = cls.__subclasses__()
+    return list(dict.fromkeys([*children, *(d for child in children for d in _descendants(child))]))
+
+
+def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
+    original = tf.GradientTape.gradient
+
+    def gradient(
+        self: tf.GradientTape, target: Any, sources: Any, output_gradients: Any = None, **options: Any
+    ) -> Any:
+        result = original(self, target, sources, output_gradients, **options)
+        flat_sources = tf.nest.flatten(sources)
+        flat_results = tf.nest.flatten(result, expand_composites=False)
+        pairs = [
+            (source, None if found is None else tf.convert_to_tensor(found))
+            for source, found in zip(flat_sources, flat_results, strict=True)
+            if is_variable(source)
+        ]
+        if pairs:
+            targets = tuple(tf.nest.flatten(target))
+            weights = (
+                (None,) * len(targets)
+                if output_gradients is None
+                else tuple(tf.nest.flatten(output_gradients))
+            )
+            variables, gradients = zip(*pairs, strict=True)
+            recording.tape_calls.append(TapeCall(targets, weights, variables, gradients))
+        return result
+
+    return gradient
+
+
+def _recorded_apply(recording: Recording) -> Callable[..., None]:
+    def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
+        grads = tuple(grads)
+        variables = tuple(trainable_variables or getattr(self, "_trainable_variables", ()))
+        recording.applied.append(Applied(self, grads, variables))
+
+    return apply
+
+
+def _recorded_scale(recording: Recording, original: Callable[..., Any]) -> Callable[..., Any]:
+    def scale_loss(self: Any, loss: Any) -> Any:
+        scaled = original(self, loss)
+        if scaled is not loss:
+            recording.loss_scales.append((scaled, loss))
+        return scaled
+
+    return scale_loss
+
+
+def is_variable(value: Any) -> bool:
+    """Whether this is a Keras or TensorFlow variable."""
+    return isinstance(value, keras.Variable | tf.Variable)

@@ -1,0 +1,135 @@
+"""The run's description in MLflow: a Markdown block of ours, within the user's own text.
+
+MLflow folds a description after a few lines, so the verdict comes first and failing variables
+before passing ones. Links start with `#/`: they work on any host, port and path prefix.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from tfcheck.report import GradientReport
+from tfcheck.tracking import history, schema
+from tfcheck.tracking.views import dashboard_link, run_link
+from tfcheck.verdict import Verdict, digits
+
+BEGIN = "[//]: # (gradcheck: begin)"
+END = "[//]: # (gradcheck: end)"
+
+_BLOCK = re.compile(rf"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+_MAX_ROWS = 15
+_NO_BUG = (Verdict.PASS, Verdict.INCONCLUSIVE)
+
+
+def describe(reports: Sequence[GradientReport], experiment_id: str, run_id: str) -> str:
+    """The block for these reports, markers not included."""
+    found = history.worst_first(history.histories(reports))
+    verdict = history.overall(reports)
+    parts = [f"### Gradient check: {schema.MARKS[verdict]} {verdict}", _summary(reports, found)]
+    last = reports[-1]
+    if last.verdict is Verdict.ERROR:
+        parts.append(f"The last check could not be done: {_line(last.error)}")
+    if found:
+        parts.append(_table(found))
+    report, heatmap = (
+        run_link(experiment_id, run_id, f"gradcheck/{name}")
+        for name in ("report.html", "heatmap.png")
+    )
+    parts.append(
+        f"[Full report]({report}) · "
+        f"[Heatmap]({heatmap}) · "
+        f"[All runs side by side]({dashboard_link(experiment_id)})"
+    )
+    return "\n\n".join(parts)
+
+
+def merged(before: str | None, block: str) -> str:
+    """The description with our block in it: replaced where it stands, else put first.
+
+    What the user wrote is kept to the letter; when both are too long for MLflow, ours is cut.
+    """
+    before = before or ""
+    found = _BLOCK.search(before)
+    start, end = found.span() if found else (0, 0)
+    left, right = before[:start], before[end:]
+    if not found and before:
+        right = f"\n\n{before}"
+    # A marker must follow an empty line, or Markdown takes it for part of the paragraph above.
+    frame = f"{BEGIN}\n\n{{}}\n\n{END}"
+    room = schema.MAX_TAG - len(left) - len(right) - len(frame)
+    return left + frame.format(_shortened(block, room)) + right if room > 0 else before
+
+
+def _shortened(block: str, room: int) -> str:
+    """Whole lines only: half a table row would be drawn as text."""
+    if len(block) <= room:
+        return block
+    lines: list[str] = []
+    for line in block.splitlines():
+        room -= len(line) + 1
+        if room < 0:
+            break
+        lines.append(line)
+    return "\n".join(lines).rstrip()
+
+
+def _summary(reports: Sequence[GradientReport], found: Sequence[history.VariableHistory]) -> str:
+    checks = "1 check" if len(reports) == 1 else f"{len(reports)} checks"
+    failing = [item for item in found if item.failed]
+    errors = sum(report.verdict is Verdict.ERROR for report in reports)
+    sentences = []
+    if failing:
+        since = history.first_fail_step(reports)
+        sentences.append(
+            f"**{len(failing)} of {len(found)} variables failed** in {checks}, "
+            f"first at step {since}."
+        )
+        guilty = history.culprits(reports)
+        if guilty:
+            named = ", ".join(f"**{_code(layer)}**" for layer in guilty)
+            sentences.append(f"Wrong by itself: {named}.")
+    elif found:
+        scores = [item.worst.score for item in found if item.verdict is Verdict.PASS]
+        scores = [score for score in scores if math.isfinite(score)]
+        agreed = f", agreeing in {digits(max(scores)):.1f} digits or more" if scores else ""
+        passed = sum(item.verdict is Verdict.PASS for item in found)
+        sentences.append(f"{passed} of {len(found)} variables passed in {checks}{agreed}.")
+    if errors:
+        sentences.append(f"{errors} of {checks} could not be done.")
+    return " ".join(sentences) or "Nothing was checked."
+
+
+def _table(found: Sequence[history.VariableHistory]) -> str:
+    lines = [
+        "| variable | verdict | worst score | at step | note |",
+        "|:--|:--|--:|--:|:--|",
+    ]
+    for item in found[:_MAX_ROWS]:
+        score = item.worst.score
+        lines.append(
+            f"| {_code(item.label)} | {schema.verdict_text(item)} "
+            f"| {'–' if math.isnan(score) else f'{score:.1e}'} | {item.worst_step} "
+            f"| {_line(item.worst.note)} |"
+        )
+    rest = found[_MAX_ROWS:]
+    if rest:
+        clean = all(item.verdict in _NO_BUG for item in rest)
+        lines.append("")
+        lines.append(
+            f"… and {len(rest)} more, {'none of them failing' if clean else 'see the full report'}."
+        )
+    return "\n".join(lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text.replace('`', chr(39)).replace('|', '¦')}`"
+
+
+def _line(text: str, length: int = 160) -> str:
+    """Text of any kind as one short line that cannot break a table or turn into HTML."""
+    flat = " ".join(text.split())
+    for mark in "\\`*_|<>[]":
+        flat = flat.replace(mark, f"\\{mark}")
+    return schema.cut(flat, length)

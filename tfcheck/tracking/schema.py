@@ -1,0 +1,272 @@
+"""What a report becomes in MLflow: metrics, params, tags and tables, as pure functions.
+
+The step of everything is the number of optimizer iterations at the check. Metric names are made
+so that MLflow's charts fall into few sections: it cuts at the last `/`, and a section per layer
+or variable would be unreadable.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tfcheck.report import GradientReport, Settings
+from tfcheck.tracking import history
+from tfcheck.verdict import Verdict, digits
+
+SCHEMA = "1"
+
+# More charts than this help nobody: beyond it, metrics are per layer, and the rest in the tables.
+MAX_VARIABLE_METRICS = 100
+
+# MLflow cuts tags here.
+MAX_TAG = 8_000
+
+# MLflow allows names of 250 characters; the longest prefix is "gradcheck/digits/".
+_MAX_NAME = 200
+
+MARKS = {
+    Verdict.PASS: "✅",
+    Verdict.SUSPECT: "⚠️",
+    Verdict.FAIL: "❌",
+    Verdict.INCONCLUSIVE: "❔",
+    Verdict.ERROR: "🛑",
+}
+
+# Several shades, so that neighbouring runs differ; a colour outside this list is the user's.
+RUN_COLOURS = {
+    Verdict.PASS: ("#2e7d32", "#009e73", "#558b2f", "#00897b", "#43a047", "#827717", "#26a69a"),
+    Verdict.SUSPECT: ("#ef6c00", "#f9a825", "#e07b39", "#c98500"),
+    Verdict.FAIL: ("#c62828", "#880e4f", "#ef5350", "#d81b60", "#6d1b1b", "#ff7043", "#a1122f"),
+    Verdict.INCONCLUSIVE: ("#607d8b", "#78909c", "#8d99a6", "#546e7a"),
+    Verdict.ERROR: ("#5e35b1", "#7e57c2", "#4527a0", "#9575cd"),
+}
+
+
+def metric_name(text: str) -> str:
+    """A layer or variable path as the last part of a metric name.
+
+    Example:
+        >>> metric_name("encoder/dense:0/kernel")
+        'encoder.dense_0.kernel'
+    """
+    name = re.sub(r"[^\w.\-]+", "_", text.replace("/", ".")).strip(".")
+    if len(name) > _MAX_NAME:
+        name = f"{name[:110]}_{name[-80:]}"
+    return name or "unnamed"
+
+
+def metric_names(paths: Iterable[str]) -> list[str]:
+    """A metric name for each path, no two alike.
+
+    Names that differ only by case count as alike: file systems and databases may not tell them
+    apart.
+
+    Example:
+        >>> metric_names(["a/b", "a.b", "A/b"])
+        ['a.b', 'a.b_2', 'A.b_3']
+    """
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        base = name = metric_name(path)
+        number = 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def metrics(report: GradientReport) -> dict[str, float]:
+    """The numbers of one report, finite ones only: MLflow draws NaN as a gap, which hides it."""
+    failed_to_run = report.verdict is Verdict.ERROR
+    values: dict[str, float] = {
+        "gradcheck/errors": float(failed_to_run),
+        "gradcheck/seconds": report.seconds,
+        "gradcheck/evaluations": float(report.evaluations),
+    }
+    if not failed_to_run:
+        values |= _summary(report) | _scores(report)
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _summary(report: GradientReport) -> dict[str, float]:
+    counted = [variable for variable in report.variables if variable.counts]
+    telling = [variable for variable in counted if variable.reason not in history.EXPLAINED]
+    scores = [v.score for v in telling or counted]
+    finite = [score for score in scores if math.isfinite(score)]
+    silent = sum(not math.isfinite(v.score) or v.reason == "non_finite" for v in report.variables)
+    return {
+        "gradcheck/worst_score": max(finite, default=math.nan),
+        "gradcheck/worst_digits": min(map(digits, scores), default=math.nan),
+        "gradcheck/global_score": report.score,
+        "gradcheck/failed_variables": float(report.count(Verdict.FAIL)),
+        "gradcheck/inconclusive_variables": float(report.count(Verdict.INCONCLUSIVE)),
+        "gradcheck/nonfinite_variables": float(silent),
+    }
+
+
+def _scores(report: GradientReport) -> dict[str, float]:
+    paths = [layer.path for layer in report.layers]
+    variables = report.variables
+    # A layer's name and its variables' names share one section, so they are told apart together.
+    names = metric_names([*paths, *(f"{v.layer}.{v.name}" for v in variables)])
+    of_layers, of_variables = names[: len(paths)], names[len(paths) :]
+
+    values = {
+        f"gradcheck/score/{name}": layer.score
+        for name, layer in zip(of_layers, report.layers, strict=True)
+    }
+    if len(variables) > MAX_VARIABLE_METRICS:
+        for name, layer in zip(of_layers, report.layers, strict=True):
+            values[f"gradcheck/digits/{name}"] = digits(layer.score)
+        return values
+    for name, variable in zip(of_variables, variables, strict=True):
+        values[f"gradcheck/score/{name}"] = variable.score
+        # No agreement is drawn as 0, but not where a score is unknown for a good reason.
+        if math.isfinite(variable.score) or variable.reason not in history.EXPLAINED:
+            values[f"gradcheck/digits/{name}"] = digits(variable.score)
+    return values
+
+
+def params(settings: Settings) -> dict[str, str]:
+    """The options of the checks; what is not known yet is left out."""
+    bands = settings.thresholds
+    values = {
+        "method": settings.method,
+        "epsilon": settings.epsilon,
+        "directions": settings.directions,
+        "phase": settings.phase,
+        "thresholds": f"great {bands.great:g}, okay {bands.okay:g}, "
+        f"concerning {bands.concerning:g}",
+        "seed": settings.seed,
+        "batch_size": settings.batch_size,
+        "version": settings.version,
+    }
+    return {f"gradcheck.{k}": str(v) for k, v in values.items() if v is not None and v != ""}
+
+
+def tags(reports: Sequence[GradientReport]) -> dict[str, str]:
+    """The outcome so far, for MLflow's table and its search."""
+    ranked = history.worst_first(history.histories(reports))
+    first_fail = history.first_fail_step(reports)
+    errors = [report.error for report in reports if report.verdict is Verdict.ERROR]
+    values = {
+        "verdict": str(history.overall(reports)),
+        "failing_layers": ", ".join(history.failing_layers(reports)) or "none",
+        "culprits": ", ".join(history.culprits(reports)) or "none",
+        "first_fail_step": "none" if first_fail is None else str(first_fail),
+        "worst_layer": ranked[0].layer if ranked else "none",
+        "schema": SCHEMA,
+    }
+    if errors:
+        values["errors"] = str(len(errors))
+        values["last_error"] = cut(errors[-1], 500)
+    return {f"gradcheck.{name}": cut(value) for name, value in values.items()}
+
+
+def run_colour(verdict: Verdict, run_id: str) -> str:
+    """A shade for the run: green for pass, amber for suspect, red for fail."""
+    shades = RUN_COLOURS[verdict]
+    return shades[sum(run_id.encode()) % len(shades)]
+
+
+def is_our_colour(colour: str | None) -> bool:
+    """Whether a run's colour is unset or was set by us, and not by the user."""
+    return not colour or any(colour in shades for shades in RUN_COLOURS.values())
+
+
+def logged_tables(before: str | None) -> str:
+    """The tag that makes MLflow show our tables, with those that others logged before."""
+    try:
+        entries = json.loads(before or "[]")
+    except ValueError:
+        entries = []
+    if not isinstance(entries, list):
+        entries = []
+    for path in ("gradcheck/verdicts.json", "gradcheck/scores.json"):
+        entry = {"path": path, "type": "table"}
+        if entry not in entries:
+            entries.append(entry)
+    return json.dumps(entries)
+
+
+def verdict_text(item: history.VariableHistory) -> str:
+    """One variable's story in a few words, such as `"❌ fail since step 500 (0.4 digits)"`."""
+    worst = item.worst
+    known = math.isfinite(worst.score)
+    facts = [f"{digits(worst.score):.1f} digits"] if known else []
+    if not worst.counts:
+        return " ".join(["➖ declared mismatch", *(f"({fact})" for fact in facts)])
+    text = f"{MARKS[item.verdict]} {item.verdict}"
+    if item.failed and item.latest is Verdict.FAIL:
+        text += f" since step {item.failing_since}"
+    elif item.failed:
+        text += f" at step {item.failing_since}, now {item.latest}"
+    if worst.reason:
+        facts.append(worst.reason.replace("_", " "))
+    return f"{text} ({', '.join(facts)})" if facts else text
+
+
+def verdicts_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
+    """A row a variable, worst first; the first two columns make MLflow's verdict matrix."""
+    rows = [
+        [
+            item.label,
+            verdict_text(item),
+            str(item.verdict),
+            _json_number(item.worst.score),
+            _json_number(digits(item.worst.score)),
+            item.worst_step,
+            item.failing_since,
+            item.layer,
+            item.worst.note,
+        ]
+        for item in history.worst_first(history.histories(reports))
+    ]
+    columns = ["variable", "verdict", "worst verdict", "worst score", "worst digits", "at step"]
+    return {"columns": [*columns, "failing since step", "layer", "note"], "data": rows}
+
+
+def scores_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
+    """A row a checkpoint and variable, in the order of training."""
+    rows = []
+    for report in history.judged(reports):
+        labels = history.numbered(variable.path for variable in report.variables)
+        for label, variable in zip(labels, report.variables, strict=True):
+            numbers = (
+                variable.score,
+                digits(variable.score),
+                variable.analytic_norm,
+                variable.numerical_norm,
+                variable.error_bar,
+                variable.detectable_error,
+            )
+            rows.append(
+                [
+                    history.step_of(report),
+                    report.checkpoint,
+                    label,
+                    str(variable.verdict),
+                    variable.reason,
+                    *map(_json_number, numbers),
+                ]
+            )
+    columns = ["step", "checkpoint", "variable", "verdict", "reason", "score", "digits"]
+    more = ["analytic norm", "numerical norm", "error bar", "detectable error"]
+    return {"columns": [*columns, *more], "data": rows}
+
+
+def cut(text: str, length: int = MAX_TAG) -> str:
+    """The text, shortened to what MLflow keeps."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _json_number(value: float) -> float | str:
+    """Strict JSON has no NaN, and an empty cell would not say why it is empty."""
+    return value if math.isfinite(value) else str(value)
