@@ -97,12 +97,36 @@ def _take_first(source: Any) -> Any:
     try:
         if isinstance(source, keras.utils.PyDataset):
             return source[0]
-        return next(iter(source))
+        return next(iter(_undisturbed(source) if isinstance(source, tf.data.Dataset) else source))
     except (StopIteration, IndexError) as error:
         raise BatchError(
             f"A dataset must yield at least one batch. Received: x of type "
             f"{type(source).__name__!r} that yields none. Give a dataset with data."
         ) from error
+
+
+def _undisturbed(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """A copy of a dataset that can be iterated without moving the original's shuffling on.
+
+    Datasets that reshuffle draw each iteration's order from a generator they share with every
+    iterator; looking at one batch would change what training sees. The copy gets its own.
+    """
+    serialised = tf.raw_ops.DatasetToGraphV2(
+        input_dataset=tf.data.experimental.to_variant(dataset), external_state_policy=0
+    )
+    graph_def = tf.compat.v1.GraphDef.FromString(serialised.numpy())
+    for node in list(graph_def.node):
+        node.device = ""
+        position = _SHUFFLES.get(node.op)
+        if position is not None:
+            own = graph_def.node.add(name=f"{node.name}/own_generator", op="DummySeedGenerator")
+            node.input[position] = own.name
+    variant = tf.raw_ops.DatasetFromGraph(graph_def=graph_def.SerializeToString())
+    return tf.data.experimental.from_variant(variant, dataset.element_spec)
+
+
+_SHUFFLES = {"ShuffleDatasetV3": 4, "ShuffleAndRepeatDatasetV2": 5}
+"""Position of the seed generator among the inputs of each dataset that shuffles."""
 
 
 def _as_tensors(structure: Any) -> Any:

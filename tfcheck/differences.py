@@ -24,7 +24,8 @@ LARGEST_STEP = 0.5
 _STRIDE = 8.0
 _MOVES = 10
 _SAFETY = 6.0
-_EPSILON = 2.0**-53
+_LEAST_NOISE = 2.0**-51
+"""Rounding of a sum of many terms, relative to φ; a few values may agree to the last bit by luck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def _noise(
         abs(even[1] - 4 * even[2]) / math.sqrt(70), abs(even[1] - 2 * even[2]) / math.sqrt(14)
     )
     magnitude = max(map(abs, (at_zero, *right, *left)))
-    return max(math.hypot(from_even, from_odd) / math.sqrt(2), _EPSILON * magnitude)
+    return max(math.hypot(from_even, from_odd) / math.sqrt(2), _LEAST_NOISE * magnitude)
 
 
 def _one_sided(

@@ -13,6 +13,10 @@ from tfcheck.measure import Line, Measurement
 from tfcheck.verdict import Thresholds, Verdict
 
 
+_UNRESOLVED = 8
+"""Gradients within this many error bars of zero are below resolution."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """A verdict with its reason and a sentence for a reader."""
@@ -69,10 +73,10 @@ def judge_measurement(measurement: Measurement, thresholds: Thresholds, loudest:
         return Judgement(verdict, "kink" if crossed else "")
     bar = math.sqrt(measurement.bar_square)
     largest = max(math.sqrt(measurement.numerical_square), measurement.analytic_norm)
-    if verdict is Verdict.INCONCLUSIVE and largest <= 4 * bar:
-        unseen = bar * scale <= thresholds.okay * loudest
+    if largest <= _UNRESOLVED * bar:
+        negligible = bar * scale <= thresholds.okay * loudest
         return Judgement(
-            Verdict.PASS if unseen else Verdict.INCONCLUSIVE,
+            Verdict.PASS if negligible else Verdict.INCONCLUSIVE,
             "below_resolution",
             f"Both gradients are zero within the error bar: an error above {bar:.1e} would have been seen.",
         )

@@ -55,10 +55,12 @@ def _on_failure(report: GradientReport) -> tuple[str, ...]:
             f"There is NaN or infinity at {_names(non_finite)}. Look for a log or a division at "
             "zero, a square root at zero, or an overflow."
         )
-    split = next(filter(_only_some_fail, report.layers), None)
+    first = report.culprits or report.failing_layers[-1:]
+    # Only there: before the origin of a wrong gradient, what fails says nothing of the layer.
+    split = next((x for x in report.layers if x.path in first and _only_some_fail(x)), None)
     if split is not None:
         wrong = [variable for variable in split.variables if variable in failing]
-        right = [v for v in split.variables if v.counts and v.verdict is Verdict.PASS]
+        right = [v for v in split.variables if v.verdict is Verdict.PASS and not v.reason]
         steps.append(
             f"In `{_short(split.path)}` only {_names(wrong, own=True)} is wrong while "
             f"{_names(right, own=True)} is right: the mistake is in the formula of that one "
@@ -89,14 +91,16 @@ def _where_to_start(report: GradientReport) -> str:
     layers = report.failing_layers
     nearest = f", here `{_short(layers[-1])}`" if layers else ""
     return (
-        f"Start with the failing layer nearest to the loss{nearest}: a gradient that is wrong "
-        "there is wrong in every layer before it. Then look at the loss and at train_step."
+        f"Start with the failing layer nearest to the loss{nearest}: the mistake is in it or "
+        "between it and the loss (a layer without variables, the loss, train_step). The layers "
+        "before it may only receive a gradient that was already wrong."
     )
 
 
 def _only_some_fail(layer: LayerReport) -> bool:
-    verdicts = {variable.verdict for variable in layer.variables if variable.counts}
-    return verdicts == {Verdict.PASS, Verdict.FAIL}
+    found = {(v.verdict, v.reason) for v in layer.variables if v.counts}
+    # A pass for a reason of its own, such as no influence on the loss, is not the opposite.
+    return (Verdict.PASS, "") in found and any(verdict is Verdict.FAIL for verdict, _ in found)
 
 
 def _with(report: GradientReport, verdict: Verdict) -> list[VariableReport]:

@@ -74,11 +74,13 @@ def summary(report: GradientReport) -> str:
 def method(report: GradientReport) -> str:
     """How the derivatives were measured, in one line."""
     settings = report.settings
+    detail = {
+        "directions": f"{settings.directions} random ones a variable",
+        "full": "every coordinate",
+    }.get(settings.method)
     epsilon = settings.epsilon if isinstance(settings.epsilon, str) else limit(settings.epsilon)
     parts = [
-        f"{settings.directions} random directions a variable"
-        if settings.method == "directions"
-        else settings.method,
+        f"{settings.method}{f' ({detail})' if detail else ''}",
         f"epsilon {epsilon}",
         f"seed {settings.seed}",
     ]

@@ -35,7 +35,7 @@ REASON_SENTENCES = {
     "unused": "The loss does not depend on it.",
     "blocked": "The tape gives no gradient although the loss depends on it: something on the way "
     "to the loss (a cast, an argmax, a stop_gradient, NumPy) cuts the gradient off.",
-    "below_resolution": "The gradient is too small to be measured with this loss.",
+    "below_resolution": "The gradient is so small that this loss cannot tell it from zero.",
     "non_finite": "NaN or infinity in the loss or the gradient.",
     "stochastic": "The loss is random here: two evaluations at one point differ.",
     "declared": "Declared as an expected mismatch, so it does not count.",
