@@ -67,7 +67,9 @@ class Checkpoints:
                 )
         if when is not None and not callable(when):
             raise ArgumentTypeError(
-                rule("when must be callable as when(state) -> bool", "when", when, "Give a function")
+                rule(
+                    "when must be callable as when(state) -> bool", "when", when, "Give a function"
+                )
             )
         return cls(start, _whole("epochs", epochs), _whole("steps", steps), end, when)
 
@@ -105,6 +107,11 @@ def _whole(name: str, value: int | Iterable[int]) -> frozenset[int]:
     for number in chosen:
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
             raise ArgumentError(
-                rule(f"{name} must be whole numbers, counted from 1", name, value, f"Try {name}=(1, 5)")
+                rule(
+                    f"{name} must be whole numbers, counted from 1",
+                    name,
+                    value,
+                    f"Try {name}=(1, 5)",
+                )
             )
     return frozenset(int(number) for number in chosen)

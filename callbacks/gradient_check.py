@@ -9,10 +9,11 @@ from typing import Any
 
 import keras
 
-from tfcheck.batch import Batch, first_batch, require_choice
+from tfcheck.batch import Batch, first_batch
 from tfcheck.callbacks.checkpoints import Checkpoints, TrainingState
-from tfcheck.check import GradientChecker, make_settings, require_backend, require_checkable
+from tfcheck.check import GradientChecker
 from tfcheck.errors import GradientCheckFailed, TfcheckError
+from tfcheck.preconditions import make_settings, require_backend, require_choice
 from tfcheck.report import GradientReport, ObjectiveSummary
 from tfcheck.tracing import LossFunction
 from tfcheck.verdict import Thresholds, Verdict
@@ -183,7 +184,6 @@ class GradientCheck(keras.callbacks.Callback):
         failure: Exception | None = None
         try:
             if self._checker is None:
-                require_checkable(self.model, self.loss_fn)
                 self._checker = GradientChecker(self.model, self.settings, self.loss_fn)
             report = self._checker.check(self._batch, step=step, checkpoint=checkpoint)
         except Exception as error:
@@ -193,9 +193,15 @@ class GradientCheck(keras.callbacks.Callback):
         if self._logger is not None:
             self._logger.log(self.reports)
         if failure is not None:
-            self._react(self.on_error, f"The gradient check at {checkpoint} could not be done: {report.error}", failure)
+            self._react(
+                self.on_error,
+                f"The gradient check at {checkpoint} could not be done: {report.error}",
+                failure,
+            )
         elif report.verdict is Verdict.FAIL:
-            self._react(self.on_fail, _failure_message(report), GradientCheckFailed(f"\n{report}", report))
+            self._react(
+                self.on_fail, _failure_message(report), GradientCheckFailed(f"\n{report}", report)
+            )
 
     def _react(self, action: str, message: str, error: Exception) -> None:
         if action == "raise":
@@ -228,7 +234,9 @@ def _error_report(
         layers=(),
         culprits=(),
         notes=(),
-        objective=ObjectiveSummary("train_step" if callback.loss_fn is None else "loss_fn", callback.settings.phase),
+        objective=ObjectiveSummary(
+            "train_step" if callback.loss_fn is None else "loss_fn", callback.settings.phase
+        ),
         settings=callback.settings,
         step=step,
         checkpoint=checkpoint,

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcheck.errors import ArgumentError, BatchError, rule
+from tfcheck.errors import BatchError, rule
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,11 @@ class Batch:
     @property
     def tensors(self) -> list[tf.Tensor]:
         """The tensors in the structure, flat; composite tensors in their parts."""
-        return [leaf for leaf in tf.nest.flatten(self.structure, expand_composites=True) if leaf is not None]
+        return [
+            leaf
+            for leaf in tf.nest.flatten(self.structure, expand_composites=True)
+            if leaf is not None
+        ]
 
     def pack(self, tensors: Sequence[tf.Tensor]) -> Any:
         """Put other tensors of the same kinds into the structure."""
@@ -75,7 +79,9 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
         structure = _as_tensors(data)
     else:
         if x is None:
-            raise BatchError(rule("A batch must hold inputs", "x", x, "Give the arrays of one batch"))
+            raise BatchError(
+                rule("A batch must hold inputs", "x", x, "Give the arrays of one batch")
+            )
         packed = keras.utils.pack_x_y_sample_weight(
             _as_tensors(x),
             None if y is None else _as_tensors(y),
@@ -159,9 +165,9 @@ def _reject_nonfinite(batch: Batch) -> None:
         wrong = int(np.size(tensor) - np.count_nonzero(np.isfinite(np.asarray(tensor))))
         if wrong:
             raise BatchError(
-                "A debug batch must be finite: with NaN or infinity in it no gradient can be checked. "
-                f"Received: {wrong} of {np.size(tensor)} values not finite in array {position} of the "
-                f"batch (shape {tuple(tensor.shape)}). Give a batch without them."
+                "A debug batch must be finite: with NaN or infinity no gradient can be checked. "
+                f"Received: {wrong} of {np.size(tensor)} values not finite in array {position} of "
+                f"the batch (shape {tuple(tensor.shape)}). Give a batch without them."
             )
 
 
@@ -178,12 +184,7 @@ def _batch_size(structure: Any) -> int | None:
             f"{', '.join(sizes)}. Give as many targets and weights as inputs."
         )
     if 0 in sizes.values():
-        raise BatchError("A batch must hold at least one sample. Received: an empty batch. Give some data.")
+        raise BatchError(
+            "A batch must hold at least one sample. Received: an empty batch. Give some data."
+        )
     return next(iter(sizes.values()), None)
-
-
-def require_choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Raise an `ArgumentError` unless `value` is one of `allowed`."""
-    if value not in allowed:
-        listed = " or ".join(repr(choice) for choice in allowed)
-        raise ArgumentError(rule(f"{name} must be {listed}", name, value, f"Choose {listed}"))

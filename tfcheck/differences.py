@@ -25,7 +25,7 @@ _STRIDE = 8.0
 _MOVES = 10
 _SAFETY = 6.0
 _LEAST_NOISE = 2.0**-51
-"""Rounding of a sum of many terms, relative to φ; a few values may agree to the last bit by luck."""
+"""Rounding of a sum of many terms, relative to φ; some values agree to the last bit by luck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ def central_difference(phi: Callable[[float], float], at_zero: float, step: floa
     if not all(math.isfinite(value) for value in (*right, *left, at_zero)):
         nan = math.nan
         return Slope(nan, nan, nan, nan, step, nan, nan, nan, smooth=False)
-    odd = [r - l for r, l in zip(right, left, strict=True)]
-    even = [r + l - 2 * at_zero for r, l in zip(right, left, strict=True)]
+    odd = [ahead - behind for ahead, behind in zip(right, left, strict=True)]
+    even = [ahead + behind - 2 * at_zero for ahead, behind in zip(right, left, strict=True)]
     slopes = [o / (2 * h) for o, h in zip(odd, steps, strict=True)]
 
     noise = _noise(odd, even, at_zero, right, left)

@@ -82,3 +82,13 @@ def variable_dtype(handle: Any) -> int | None:
     if known is None or not known.is_set or not known.shape_and_type:
         return None
     return int(known.shape_and_type[0].dtype)
+
+
+def copy_mask(source: Any, target: Any) -> None:
+    """Hand a tensor's Keras mask on to a copy of the tensor.
+
+    Keras keeps masks in an attribute of the tensor, and has no public call to read or set it.
+    """
+    mask = getattr(source, "_keras_mask", None)
+    if mask is not None:
+        target._keras_mask = mask

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from tfcheck.measure import Line, Measurement
 from tfcheck.verdict import Thresholds, Verdict
 
-
 _UNRESOLVED = 8
 """Gradients within this many error bars of zero are below resolution."""
 
@@ -55,7 +54,9 @@ def judge_score(score: float, bar: float, thresholds: Thresholds) -> Verdict:
     return Verdict.PASS if hidden < thresholds.concerning else Verdict.INCONCLUSIVE
 
 
-def judge_measurement(measurement: Measurement, thresholds: Thresholds, loudest: float, scale: float) -> Judgement:
+def judge_measurement(
+    measurement: Measurement, thresholds: Thresholds, loudest: float, scale: float
+) -> Judgement:
     """Judge a variable at one point, before any second look.
 
     Args:
@@ -83,12 +84,11 @@ def judge_measurement(measurement: Measurement, thresholds: Thresholds, loudest:
     return Judgement(verdict)
 
 
-def judge_missing(measurement: Measurement, thresholds: Thresholds, dependent: bool) -> Judgement:
+def judge_missing(measurement: Measurement, dependent: bool) -> Judgement:
     """Judge a variable for which the tape gave None.
 
     Args:
         measurement: what was measured, with zero as the analytic gradient.
-        thresholds: the bands.
         dependent: whether the loss changes when the variable moves far.
     """
     deviating = any(line.deviates for line in measurement.lines)
@@ -102,9 +102,7 @@ def judge_missing(measurement: Measurement, thresholds: Thresholds, dependent: b
     return Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
 
 
-def judge_second_look(
-    first: Judgement, here: Measurement, nearby: Judgement | None
-) -> Judgement:
+def judge_second_look(first: Judgement, here: Measurement, nearby: Judgement | None) -> Judgement:
     """Judge again a variable that deviates, knowing how it fares at a point nearby.
 
     On a kink the slopes to the left and right differ and the tape may give any value between or
@@ -119,7 +117,9 @@ def judge_second_look(
     right_nearby = nearby is not None and nearby.verdict is Verdict.PASS
     deviating = [line for line in here.lines if line.deviates]
     if first.verdict is Verdict.INCONCLUSIVE:
-        return Judgement(Verdict.PASS, "kink", _KINK) if right_nearby and not _noisy(here) else first
+        return (
+            Judgement(Verdict.PASS, "kink", _KINK) if right_nearby and not _noisy(here) else first
+        )
     if not right_nearby:
         return first
     if deviating and all(line.slope.has_kink for line in deviating):
@@ -142,7 +142,9 @@ def _settled(line: Line) -> bool:
     slope = line.slope
     apart = abs(slope.forward - slope.backward)
     middle = (slope.forward + slope.backward) / 2
-    return apart <= 4 * slope.one_sided_bar and abs(middle - line.analytic) > 4 * slope.one_sided_bar
+    return (
+        apart <= 4 * slope.one_sided_bar and abs(middle - line.analytic) > 4 * slope.one_sided_bar
+    )
 
 
 def _noisy(measurement: Measurement) -> bool:

@@ -170,7 +170,9 @@ class Target:
         return max(min(FIRST_STEP, 2.0**exponent), 64 * SMALLEST_STEP)
 
 
-def measure_directions(target: Target, directions: int, epsilon: float | None, seed: int) -> Measurement:
+def measure_directions(
+    target: Target, directions: int, epsilon: float | None, seed: int
+) -> Measurement:
     """Measure a variable along Gaussian directions.
 
     The first direction settles the step. The others are measured there with one difference each,
@@ -226,14 +228,13 @@ def _from_lines(target: Target, lines: list[Line]) -> Measurement:
 
 
 def measure_every_coordinate(
-    target: Target, epsilon: float | None, seed: int, progress: Callable[[int], None]
+    target: Target, epsilon: float | None, progress: Callable[[int], None]
 ) -> Measurement:
     """Perturb every entry of a variable, one at a time.
 
     Args:
         target: the variable.
         epsilon: a fixed absolute step; None to choose it from the entries with the largest gradients.
-        seed: seeds the choice of probes where there is no gradient.
         progress: called with the number of entries done since the last call.
     """
     gradient = np.zeros(target.value.shape) if target.gradient is None else target.gradient
@@ -257,7 +258,9 @@ def measure_every_coordinate(
     refined = []
     for index in (_unravel(flat, gaps.shape) for flat in order if not excess.flat[flat] <= 0):
         line = measure_coordinate(target, index)
-        refined.append(dataclasses.replace(line, first_gap=max(line.first_gap, gaps[index] * target.scale)))
+        refined.append(
+            dataclasses.replace(line, first_gap=max(line.first_gap, gaps[index] * target.scale))
+        )
         numerical[index] = line.slope.value / target.scale
         bars[index] = line.slope.error_bar / target.scale
     return Measurement(
@@ -285,7 +288,9 @@ def measure_coordinate(target: Target, index: tuple[int, ...]) -> Line:
     direction = np.zeros(target.value.shape)
     direction[index] = target.scale
     gradient = 0.0 if target.gradient is None else float(target.gradient[index])
-    reference = target.scale * max(abs(gradient), target.norm / math.sqrt(max(target.value.size, 1)))
+    reference = target.scale * max(
+        abs(gradient), target.norm / math.sqrt(max(target.value.size, 1))
+    )
     return target.line(direction, reference)
 
 

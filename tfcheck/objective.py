@@ -6,7 +6,7 @@ touching the model: variables, data and captured constants are all inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from tfcheck.batch import Batch
 from tfcheck.directions import gaussian, generator
 from tfcheck.errors import TraceError
 from tfcheck.internals import variable_dtype
-from tfcheck.promotion import PureGraph, purify
-from tfcheck.tracing import TapeCall, TracedStep
+from tfcheck.promotion import purify
+from tfcheck.tracing import Recording, TapeCall, TracedStep, is_variable
 
 Array = npt.NDArray[np.float64]
 
@@ -30,11 +30,11 @@ NUDGE = 2.0**-7
 
 @dataclass(frozen=True, eq=False)
 class Parameter:
-    """One variable as one tape differentiates it.
+    """One variable, or one tensor within the step, as one tape differentiates it.
 
     Attributes:
-        variable: the live Keras or TensorFlow variable.
-        path: its unique path in the report.
+        variable: the live Keras or TensorFlow variable; for a tensor within the step, that tensor.
+        path: its unique path in the report; for a tensor its name in the graph.
         loss: index of the loss it is differentiated for.
         inputs: indices of the inputs that hold its value: the value itself, then any value
             assigned to it within the step. Empty where the step never reads it.
@@ -44,6 +44,11 @@ class Parameter:
     path: str
     loss: int
     inputs: tuple[int, ...]
+
+    @property
+    def within(self) -> bool:
+        """Whether this is a tensor within the step rather than a variable."""
+        return not is_variable(self.variable)
 
 
 @dataclass(frozen=True)
@@ -69,25 +74,27 @@ class Objective:
     """A traced training step that can be evaluated at any point.
 
     Attributes:
-        parameters: the variables that tapes differentiate, in the order of the tapes' calls.
+        parameters: what the tapes differentiate with respect to, in the order of their calls.
+        steps: number of losses that belong to the training step itself; those of layer calls,
+            where layers were listened to, follow.
         source: what was traced.
         islands: operations without a float64 form.
         random_ops: operations that draw new numbers at every evaluation.
         lowest: lowest floating precision in the step as trained, such as `"float16"`.
+        evaluations: how often a loss was evaluated.
     """
 
     def __init__(self, traced: TracedStep) -> None:
         recording = traced.recording
-        graph = traced.function.graph
-        for call in recording.tape_calls:
-            for tensor in (*call.targets, *call.gradients):
-                if tensor is not None and tensor.graph is not graph:
-                    raise TraceError(
-                        "Tapes must be used in the training step itself. Received: a tape inside a "
-                        f"nested function ({tensor.graph.name!r}). Remove the inner @tf.function."
-                    )
-        self._traced = traced
+        _require_one_graph(recording.tape_calls, traced.function.graph)
         self.source = traced.source
+        self.steps = len(recording.tape_calls)
+        self.evaluations = 0
+        self._calls = [
+            *recording.tape_calls,
+            *recording.loss_calls,
+            *(layer_call.call for layer_call in recording.layer_calls),
+        ]
         self._captured = traced.captures
         self._variable_dtypes = {
             placeholder.op.name: tf.as_dtype(dtype)
@@ -96,74 +103,113 @@ class Objective:
             for dtype in [variable_dtype(outside)]
             if dtype is not None
         }
-        names = [tensor.op.name for tensor in traced.placeholders]
-        names += [placeholder.op.name for _, placeholder in traced.captures]
-
-        graph_def = graph.as_graph_def()
-        calls = recording.tape_calls
-        scaled = {scaled.ref(): loss for scaled, loss in recording.loss_scales if tf.is_tensor(loss)}
-        unscaled = [scaled.get(call.targets[0].ref()) if len(call.targets) == 1 else None for call in calls]
-        fetches = [
-            tensor.name
-            for call, loss in zip(calls, unscaled, strict=True)
-            for tensor in (*call.targets, *call.output_gradients, *call.gradients, loss)
-            if tensor is not None
+        self._names = [
+            *(tensor.op.name for tensor in traced.placeholders),
+            *(placeholder.op.name for _, placeholder in traced.captures),
         ]
-        pure = purify(graph_def, self._variable_dtypes, fetches)
-        self.islands = pure.islands
-        self.random_ops = pure.random_ops
+        graph_def = traced.function.graph.as_graph_def()
         self.lowest = _lowest_float(graph_def)
+        self._build(graph_def, _unscaled(recording))
+        self._build_as_trained(graph_def)
+        self._find_parameters()
 
-        self._build(pure, names, calls, unscaled)
-        self._build_as_trained(graph_def, names, calls)
-        self._find_parameters(calls, names)
-        self.evaluations = 0
-
-    def _build(
-        self,
-        pure: PureGraph,
-        names: Sequence[str],
-        calls: Sequence[TapeCall],
-        unscaled: Sequence[tf.Tensor | None],
-    ) -> None:
-        """Import the float64 graph: one function for the base point, one a loss for every other."""
-        present = {node.name for node in pure.graph_def.node}
-        self._inputs = [index for index, name in enumerate(names) if name in present]
+    def _build(self, graph_def: Any, unscaled: Sequence[tf.Tensor | None]) -> None:
+        """Import the float64 graph."""
+        calls = self._calls
+        cut_at = [source for call in calls for source in call.sources if not is_variable(source)]
+        fetches = [tensor.name for call in calls for tensor in _tensors(call)]
+        fetches += [tensor.name for tensor in (*cut_at, *unscaled) if tensor is not None]
+        pure = purify(graph_def, self._variable_dtypes, fetches)
+        self.islands, self.random_ops = pure.islands, pure.random_ops
         self._cuts = pure.cuts
+        present = {node.name for node in pure.graph_def.node}
+        self._inputs = [index for index, name in enumerate(self._names) if name in present]
 
         def imported() -> dict[str, Any]:
-            wanted = list(dict.fromkeys([*pure.tensors.values(), *(cut.tensor for cut in pure.cuts)]))
-            found = tf.graph_util.import_graph_def(pure.graph_def, return_elements=wanted, name="")
-            tensors = dict(zip(wanted, found, strict=True))
+            wanted = [*pure.tensors.values(), *(cut.tensor for cut in pure.cuts)]
+            tensors = _import(pure.graph_def, wanted)
 
-            def new(tensor: tf.Tensor | None) -> tf.Tensor | None:
-                return None if tensor is None else tensors[pure.tensors[tensor.name]]
+            def new(tensor: tf.Tensor) -> tf.Tensor:
+                return tensors[pure.tensors[tensor.name]]
 
-            losses, held, scales, gradients = [], [tensors[cut.tensor] for cut in pure.cuts], [], []
-            for call, loss in zip(calls, unscaled, strict=True):
-                weights = [new(weight) for weight in call.output_gradients]
-                held += [weight for weight in weights if weight is not None]
-                total = _total([new(target) for target in call.targets], weights)
-                losses.append(total)
-                scales.append(tf.ones((), tf.float64) if loss is None else total / new(loss))
-                gradients += [new(gradient) for gradient in call.gradients if gradient is not None]
-            return {"losses": losses, "held": held, "scales": scales, "gradients": gradients}
+            weights = [
+                [None if w is None else new(w) for w in call.output_gradients] for call in calls
+            ]
+            held = [
+                *(tensors[cut.tensor] for cut in pure.cuts),
+                *(weight for call in weights for weight in call if weight is not None),
+                *(new(source) for source in cut_at),
+            ]
+            losses = [
+                _total([new(target) for target in call.targets], call_weights)
+                for call, call_weights in zip(calls, weights, strict=True)
+            ]
+            return {
+                "losses": losses,
+                "held": list({tensor.ref(): tensor for tensor in held}.values()),
+                "scales": [
+                    tf.ones((), tf.float64) if before is None else loss / new(before)
+                    for loss, before in zip(losses, unscaled, strict=False)
+                ],
+                "gradients": [
+                    [new(gradient) for gradient in call.gradients if gradient is not None]
+                    for call in calls
+                ],
+            }
 
-        whole = tf.compat.v1.wrap_function(imported, [])
-        outputs = whole.structured_outputs
-        graph = whole.graph
-        feeds = [graph.as_graph_element(f"{names[index]}:0") for index in self._inputs]
-        held = outputs["held"]
-        self._at_base = _concrete(whole, feeds, outputs)
-        self._losses = [
-            _concrete(whole, [*feeds, *_distinct(held)], loss) for loss in outputs["losses"]
+        self._whole = tf.compat.v1.wrap_function(imported, [])
+        self._outputs = self._whole.structured_outputs
+        feeds = [
+            self._whole.graph.as_graph_element(f"{self._names[index]}:0") for index in self._inputs
         ]
-        self._held_positions = [_position(held, tensor) for tensor in _distinct(held)]
-        self._dtypes = [tensor.dtype for tensor in feeds]
+        self._feeds = [*feeds, *self._outputs["held"]]
+        self._at_base = _concrete(self._whole, feeds, self._outputs)
+        self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
+        held = {
+            tensor.name: len(feeds) + position
+            for position, tensor in enumerate(self._outputs["held"])
+        }
+        self._position_of_cut = [held[cut.tensor] for cut in pure.cuts]
+        self._position_of_tensor = {
+            tensor.name: held[pure.tensors[tensor.name]]
+            for tensor in (
+                *cut_at,
+                *(w for call in calls for w in call.output_gradients if w is not None),
+            )
+        }
 
-    def _build_as_trained(
-        self, graph_def: Any, names: Sequence[str], calls: Sequence[TapeCall]
-    ) -> None:
+    def _function(self, kind: str, loss: int) -> Callable[..., Any]:
+        """One loss, or its gradients, as a function of the inputs.
+
+        Fed are the inputs proper, assigned values, and what belongs to this loss alone: feeding
+        the cuts of other losses would cut this one off from what comes before them.
+        """
+        if (kind, loss) not in self._functions:
+            call = self._calls[loss]
+            own = [
+                *call.sources,
+                *(weight for weight in call.output_gradients if weight is not None),
+            ]
+            fed = [
+                *range(len(self._inputs)),
+                *self._position_of_cut,
+                *(
+                    self._position_of_tensor[tensor.name]
+                    for tensor in own
+                    if not is_variable(tensor)
+                ),
+            ]
+            fed = list(dict.fromkeys(fed))
+            fetches = self._outputs[kind][loss]
+            function = _concrete(self._whole, [self._feeds[position] for position in fed], fetches)
+            self._functions[kind, loss] = lambda inputs: function(
+                *(inputs[position] for position in fed)
+            )
+        return self._functions[kind, loss]
+
+    def _build_as_trained(self, graph_def: Any) -> None:
+        """Import the forward part of the training step in its own precision."""
+        calls = self._calls[: self.steps]
         fetches = [
             tensor.name
             for call in calls
@@ -172,46 +218,60 @@ class Objective:
         ]
         pure = purify(graph_def, self._variable_dtypes, fetches, promote=False)
         present = {node.name for node in pure.graph_def.node}
-        self._as_trained_inputs = [index for index, name in enumerate(names) if name in present]
+        self._as_trained_inputs = [
+            index for index, name in enumerate(self._names) if name in present
+        ]
 
         def imported() -> list[tf.Tensor]:
-            wanted = list(dict.fromkeys(pure.tensors.values()))
-            found = tf.graph_util.import_graph_def(pure.graph_def, return_elements=wanted, name="")
-            tensors = dict(zip(wanted, found, strict=True))
+            tensors = _import(pure.graph_def, pure.tensors.values())
 
             def new(tensor: tf.Tensor | None) -> tf.Tensor | None:
-                return None if tensor is None else tf.cast(tensors[pure.tensors[tensor.name]], tf.float64)
+                return (
+                    None
+                    if tensor is None
+                    else tf.cast(tensors[pure.tensors[tensor.name]], tf.float64)
+                )
 
             return [
-                _total([new(target) for target in call.targets], [new(w) for w in call.output_gradients])
+                _total(
+                    [new(target) for target in call.targets],
+                    [new(w) for w in call.output_gradients],
+                )
                 for call in calls
             ]
 
         whole = tf.compat.v1.wrap_function(imported, [])
-        feeds = [whole.graph.as_graph_element(f"{names[index]}:0") for index in self._as_trained_inputs]
+        feeds = [
+            whole.graph.as_graph_element(f"{self._names[index]}:0")
+            for index in self._as_trained_inputs
+        ]
         self._as_trained = _concrete(whole, feeds, whole.structured_outputs)
 
-    def _find_parameters(self, calls: Sequence[TapeCall], names: Sequence[str]) -> None:
-        position_of = {names[index]: position for position, index in enumerate(self._inputs)}
+    def _find_parameters(self) -> None:
+        position_of = {self._names[index]: position for position, index in enumerate(self._inputs)}
         placeholder_of = {
             id(outside): placeholder.op.name for outside, placeholder in self._captured
         }
-        held_start = len(self._inputs)
-        held_of = {position: held_start + i for i, position in enumerate(self._held_positions)}
-        paths = _unique_paths([variable for call in calls for variable in call.variables])
+        variables = [
+            source for call in self._calls for source in call.sources if is_variable(source)
+        ]
+        paths = _unique_paths(variables)
         parameters = []
-        for loss, call in enumerate(calls):
-            for variable in call.variables:
-                name = placeholder_of.get(id(_live(variable).handle), "")
+        for loss, call in enumerate(self._calls):
+            for source in call.sources:
+                if not is_variable(source):
+                    position = self._position_of_tensor[source.name]
+                    parameters.append(Parameter(source, source.name, loss, (position,)))
+                    continue
+                name = placeholder_of.get(id(_live(source).handle), "")
                 inputs = [position_of[name]] if name in position_of else []
                 inputs += [
-                    held_of[position]
-                    for position, cut in enumerate(self._cuts)
-                    if cut.variable == name and position in held_of
+                    position
+                    for cut, position in zip(self._cuts, self._position_of_cut, strict=True)
+                    if cut.variable == name
                 ]
-                parameters.append(Parameter(variable, paths[id(variable)], loss, tuple(inputs)))
+                parameters.append(Parameter(source, paths[id(source)], loss, tuple(inputs)))
         self.parameters = tuple(parameters)
-        self._has_gradient = tuple(gradient is not None for call in calls for gradient in call.gradients)
 
     def at(self, batch: Batch) -> Base:
         """Evaluate losses and analytic gradients where the model stands now, on a batch.
@@ -223,50 +283,66 @@ class Objective:
         for outside, placeholder in self._captured:
             dtype = self._variable_dtypes.get(placeholder.op.name)
             values.append(
-                outside if dtype is None else tf.raw_ops.ReadVariableOp(resource=outside, dtype=dtype)
+                outside
+                if dtype is None
+                else tf.raw_ops.ReadVariableOp(resource=outside, dtype=dtype)
             )
         as_trained = self._as_trained(*(values[index] for index in self._as_trained_inputs))
         inputs = [
-            tf.cast(values[index], dtype) if dtype == tf.float64 else values[index]
-            for index, dtype in zip(self._inputs, self._dtypes, strict=True)
+            tf.cast(values[index], feed.dtype) if feed.dtype == tf.float64 else values[index]
+            for index, feed in zip(self._inputs, self._feeds, strict=False)
         ]
-        return self._evaluate(inputs, tuple(float(loss) for loss in as_trained))
+        found = self._at_base(*inputs)
+        scales = [
+            float(scale) if np.isfinite(scale) and scale != 0 else 1.0 for scale in found["scales"]
+        ]
+        gradients = [
+            gradient
+            for call, of_call in zip(self._calls, found["gradients"], strict=True)
+            for gradient in _spread(call, of_call)
+        ]
+        return Base(
+            inputs=(*inputs, *found["held"]),
+            losses=tuple(float(loss) for loss in found["losses"]),
+            losses_as_trained=tuple(float(loss) for loss in as_trained),
+            scales=(*scales, *(1.0 for _ in self._calls[len(scales) :])),
+            gradients=tuple(gradients),
+        )
 
-    def nudged(self, base: Base, seed: int) -> Base:
-        """The objective a little aside: every variable that is differentiated moves at random.
+    def nudged(self, base: Base, loss: int, seed: int) -> Base:
+        """One loss a little aside: all that it is differentiated with respect to moves at random.
 
         A loss that is piecewise smooth has a derivative at almost every point, so a point drawn at
-        random near a kink sits on none.
+        random near a kink sits on none. Only the loss asked for and its gradients are evaluated.
         """
-        count = len(self._inputs)
-        inputs = list(base.inputs[:count])
+        inputs = list(base.inputs)
         for parameter in self.parameters:
+            if parameter.loss != loss or not parameter.inputs:
+                continue
+            value = np.asarray(base.inputs[parameter.inputs[0]], np.float64)
+            change = NUDGE * gaussian(generator(seed, parameter.path, "nudge"), value)
             for position in parameter.inputs:
-                if position < count and inputs[position] is base.inputs[position]:
-                    value = np.asarray(inputs[position])
-                    rng = generator(seed, parameter.path, "nudge")
-                    inputs[position] = tf.constant(value + NUDGE * gaussian(rng, value))
-        return self._evaluate(inputs, base.losses_as_trained)
-
-    def _evaluate(self, inputs: Sequence[tf.Tensor], as_trained: tuple[float, ...]) -> Base:
-        found = self._at_base(*inputs)
-        held = [found["held"][position] for position in self._held_positions]
-        scales = [float(scale) if np.isfinite(scale) and scale != 0 else 1.0 for scale in found["scales"]]
-        gradients = iter(found["gradients"])
+                inputs[position] = tf.constant(
+                    np.asarray(base.inputs[position], np.float64) + change
+                )
+        found = self._function("gradients", loss)(inputs)
+        gradients = iter(_spread(self._calls[loss], found))
+        losses = list(base.losses)
+        losses[loss] = self.loss(loss, inputs)
         return Base(
-            inputs=(*inputs, *held),
-            losses=tuple(float(loss) for loss in found["losses"]),
-            losses_as_trained=as_trained,
-            scales=tuple(scales),
+            inputs=tuple(inputs),
+            losses=tuple(losses),
+            losses_as_trained=base.losses_as_trained,
+            scales=base.scales,
             gradients=tuple(
-                np.asarray(next(gradients), np.float64) if has else None for has in self._has_gradient
+                next(gradients) if parameter.loss == loss else None for parameter in self.parameters
             ),
         )
 
     def loss(self, index: int, inputs: Sequence[tf.Tensor]) -> float:
         """Value of one loss at a point, given as one tensor for each input."""
         self.evaluations += 1
-        return float(self._losses[index](*inputs))
+        return float(self._function("losses", index)(inputs))
 
     def along(self, base: Base, parameter: Parameter) -> Callable[[Array], float]:
         """The loss of a parameter's tape as a function of that parameter's displacement."""
@@ -281,12 +357,56 @@ class Objective:
         return displaced
 
 
+def _require_one_graph(calls: Sequence[TapeCall], graph: Any) -> None:
+    for call in calls:
+        for tensor in (*call.targets, *call.gradients):
+            if tensor is not None and tensor.graph is not graph:
+                raise TraceError(
+                    "Tapes must be used in the training step itself. Received: a tape inside a "
+                    f"nested function ({tensor.graph.name!r}). Remove the inner @tf.function."
+                )
+
+
+def _unscaled(recording: Recording) -> list[tf.Tensor | None]:
+    """For each tape call the loss before it was scaled, None where it was not."""
+    before = {scaled.ref(): loss for scaled, loss in recording.loss_scales if tf.is_tensor(loss)}
+    return [
+        before.get(call.targets[0].ref()) if len(call.targets) == 1 else None
+        for call in recording.tape_calls
+    ]
+
+
+def _tensors(call: TapeCall) -> list[tf.Tensor]:
+    return [
+        tensor
+        for tensor in (*call.targets, *call.output_gradients, *call.gradients)
+        if tensor is not None
+    ]
+
+
+def _spread(call: TapeCall, found: Sequence[tf.Tensor]) -> list[Array | None]:
+    """The gradients of a call, with None where the tape gave none."""
+    rest = iter(found)
+    return [
+        None if gradient is None else np.asarray(next(rest), np.float64)
+        for gradient in call.gradients
+    ]
+
+
+def _import(graph_def: Any, wanted: Iterable[str]) -> dict[str, tf.Tensor]:
+    names = list(dict.fromkeys(wanted))
+    found = tf.graph_util.import_graph_def(graph_def, return_elements=names, name="")
+    return dict(zip(names, found, strict=True))
+
+
 def _concrete(whole: Any, feeds: Sequence[tf.Tensor], fetches: Any) -> Callable[..., Any]:
     """The part of a graph between feeds and fetches, as a function of positional tensors."""
     # A pruned function called directly describes every argument in text first, at 10 ms a call.
     pruned = whole.prune(feeds, fetches)
     specs = [tf.TensorSpec(feed.shape, feed.dtype) for feed in feeds]
-    return tf.function(lambda *inputs: pruned(*inputs), autograph=False).get_concrete_function(*specs)
+    return tf.function(lambda *inputs: pruned(*inputs), autograph=False).get_concrete_function(
+        *specs
+    )
 
 
 def _live(variable: Any) -> tf.Variable:
@@ -300,7 +420,9 @@ def _unique_paths(variables: Sequence[Any]) -> dict[int, str]:
     for variable in variables:
         if id(variable) in paths:
             continue
-        path = variable.path if isinstance(variable, keras.Variable) else variable.name.split(":")[0]
+        path = (
+            variable.path if isinstance(variable, keras.Variable) else variable.name.split(":")[0]
+        )
         taken[path] = taken.get(path, 0) + 1
         paths[id(variable)] = path if taken[path] == 1 else f"{path}#{taken[path]}"
     return paths
@@ -313,14 +435,6 @@ def _total(targets: Sequence[tf.Tensor], weights: Sequence[tf.Tensor | None]) ->
         for target, weight in zip(targets, weights, strict=True)
     ]
     return tf.add_n(sums)
-
-
-def _distinct(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    return list({tensor.ref(): tensor for tensor in tensors}.values())
-
-
-def _position(tensors: Sequence[tf.Tensor], wanted: tf.Tensor) -> int:
-    return next(index for index, tensor in enumerate(tensors) if tensor is wanted)
 
 
 def _lowest_float(graph_def: Any) -> str:

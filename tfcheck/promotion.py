@@ -29,9 +29,7 @@ from tfcheck.internals import has_cpu_kernel, op_definition
 DOUBLE = tf.float64.as_datatype_enum
 FLOAT = tf.float32.as_datatype_enum
 RESOURCE = tf.resource.as_datatype_enum
-LOW_FLOATS = frozenset(
-    dtype.as_datatype_enum for dtype in (tf.float16, tf.bfloat16, tf.float32)
-)
+LOW_FLOATS = frozenset(dtype.as_datatype_enum for dtype in (tf.float16, tf.bfloat16, tf.float32))
 
 # Operations whose types are part of their meaning: bits, foreign functions, file formats.
 _TYPED_BY_MEANING = frozenset(
@@ -129,7 +127,11 @@ def purify(
     result.node.extend(_reachable(body.nodes, wanted))
     result.library.function.extend(program.finished.values())
     return PureGraph(
-        result, names, cuts, tuple(dict.fromkeys(program.islands)), tuple(dict.fromkeys(program.random_ops))
+        result,
+        names,
+        cuts,
+        tuple(dict.fromkeys(program.islands)),
+        tuple(dict.fromkeys(program.random_ops)),
     )
 
 
@@ -258,7 +260,9 @@ class _Body:
             for ref in node.input
             if not ref.startswith("^")
         ]
-        if node.op in _CALLS and any(name in self.program.functions for name in _called_functions(node)):
+        if node.op in _CALLS and any(
+            name in self.program.functions for name in _called_functions(node)
+        ):
             self._add_call(node, inputs)
         elif any(ref in self.handles for ref in inputs):
             self._add_variable_op(node, inputs)
@@ -332,9 +336,7 @@ class _Body:
             return True
         candidates = (FLOAT,) if _RANDOM.match(node.op) else (DOUBLE, FLOAT)
         for candidate in candidates:
-            types = {
-                name: _raised(node.attr[name], candidate) for name in low
-            }
+            types = {name: _raised(node.attr[name], candidate) for name in low}
             if _has_form(node.op, attributes, types):
                 for name, value in types.items():
                     node.attr[name].CopyFrom(value)
@@ -353,9 +355,7 @@ class _Body:
         names, tin, tout, leading = _CALLS[node.op]
         new = _copy(node, inputs)
         arguments = inputs[leading:]
-        kinds = tuple(
-            self.handles[ref].dtype if ref in self.handles else None for ref in arguments
-        )
+        kinds = tuple(self.handles[ref].dtype if ref in self.handles else None for ref in arguments)
         for position, ref in enumerate(arguments):
             if ref in self.handles:
                 new.input[leading + position] = self.handles[ref].value
@@ -415,16 +415,26 @@ class _Body:
                 )
             case "ResourceGatherNd":
                 self._emit(
-                    name, "GatherNd", (value, inputs[1]), Tparams=dtype, Tindices=node.attr["Tindices"].type
+                    name,
+                    "GatherNd",
+                    (value, inputs[1]),
+                    Tparams=dtype,
+                    Tindices=node.attr["Tindices"].type,
                 )
             case "VariableShape":
                 self._emit(name, "Shape", (value,), T=dtype, out_type=node.attr["out_type"].type)
             case "AssignVariableOp":
                 self._assign(handle, name, inputs[1])
             case "AssignAddVariableOp":
-                self._assign(handle, name, self._emit(f"{name}/sum", "AddV2", (value, inputs[1]), T=dtype))
+                self._assign(
+                    handle, name, self._emit(f"{name}/sum", "AddV2", (value, inputs[1]), T=dtype)
+                )
             case "AssignSubVariableOp":
-                self._assign(handle, name, self._emit(f"{name}/difference", "Sub", (value, inputs[1]), T=dtype))
+                self._assign(
+                    handle,
+                    name,
+                    self._emit(f"{name}/difference", "Sub", (value, inputs[1]), T=dtype),
+                )
             case op if op in _SCATTERS:
                 indices = inputs[1]
                 if "Nd" not in op:
@@ -532,7 +542,9 @@ def _has_form(op: str, attributes: Mapping[str, Any], types: Mapping[str, Any]) 
         allowed = attributes[name].allowed_values.list.type
         if allowed and not set(_types(value)) <= set(allowed):
             return False
-    single = {name: value.type for name, value in types.items() if value.WhichOneof("value") == "type"}
+    single = {
+        name: value.type for name, value in types.items() if value.WhichOneof("value") == "type"
+    }
     return has_cpu_kernel(op, single)
 
 
@@ -554,7 +566,9 @@ def _output_refs(node: Any, definition: Any, in_function: bool) -> list[str]:
     for argument in definition.output_arg:
         for position in range(len(_argument_types(node, argument))):
             refs.append(
-                f"{node.name}:{argument.name}:{position}" if in_function else f"{node.name}:{len(refs)}"
+                f"{node.name}:{argument.name}:{position}"
+                if in_function
+                else f"{node.name}:{len(refs)}"
             )
     return refs
 

@@ -43,7 +43,7 @@ def dropout_off(model: keras.Model) -> Iterator[None]:
         yield
 
 
-def _keep_everything(inputs: Any = None, *args: Any, x: Any = None, **options: Any) -> Any:
+def _keep_everything(inputs: Any = None, *_args: Any, x: Any = None, **_options: Any) -> Any:
     return tf.convert_to_tensor(x if inputs is None else inputs)
 
 

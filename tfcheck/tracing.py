@@ -8,6 +8,7 @@ with the model's real variables captured by handle. During the trace, and only t
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -20,27 +21,43 @@ import tensorflow as tf
 
 from tfcheck.batch import Batch
 from tfcheck.errors import BatchError, TraceError
-from tfcheck.internals import lazily_built_parts, recorded_losses, sublayers
+from tfcheck.internals import copy_mask, lazily_built_parts, recorded_losses, sublayers
 from tfcheck.silence import dropout_off
 
 LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TapeCall:
-    """One call of `tape.gradient` for variables.
+    """One call of `tape.gradient`.
 
     Attributes:
         targets: the tensors that were differentiated.
         output_gradients: their weights, or None each for one.
-        variables: the variables differentiated with respect to.
+        sources: what they were differentiated with respect to: variables, or tensors of the graph
+            at which it can be cut.
         gradients: the gradient of each as a dense tensor, or None where the tape gave None.
     """
 
     targets: tuple[tf.Tensor, ...]
     output_gradients: tuple[tf.Tensor | None, ...]
-    variables: tuple[Any, ...]
+    sources: tuple[Any, ...]
     gradients: tuple[tf.Tensor | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCall:
+    """One call of a layer within the step, differentiated by itself.
+
+    Attributes:
+        path: the layer's Keras path.
+        call: its outputs, weighted at random, against its inputs and its trainable variables.
+        children: the calls of other layers that were made in it.
+    """
+
+    path: str
+    call: TapeCall
+    children: tuple[LayerCall, ...]
 
 
 @dataclass(frozen=True)
@@ -54,9 +71,21 @@ class Applied:
 
 @dataclass
 class Recording:
-    """What was heard during a trace."""
+    """What was heard during a trace.
+
+    Attributes:
+        tape_calls: the tapes' calls for variables.
+        loss_calls: the same losses against the outputs of the outermost layers, in the same order;
+            like `layer_calls` only where layers were listened to.
+        layer_calls: the layers' calls, inner ones before those they were made in.
+        applied: the optimizers' calls.
+        loss_scales: scaled losses, each with the loss before.
+    """
 
     tape_calls: list[TapeCall] = field(default_factory=list)
+    loss_calls: list[TapeCall] = field(default_factory=list)
+    layer_calls: list[LayerCall] = field(default_factory=list)
+    outputs: list[tf.Tensor] = field(default_factory=list)
     applied: list[Applied] = field(default_factory=list)
     loss_scales: list[tuple[tf.Tensor, tf.Tensor]] = field(default_factory=list)
 
@@ -86,6 +115,7 @@ def trace_step(
     *,
     loss_fn: LossFunction | None = None,
     phase: str = "train",
+    layers: bool = False,
 ) -> TracedStep:
     """Trace one training step of a built model on a batch, dropout silenced, nothing executed.
 
@@ -95,6 +125,7 @@ def trace_step(
         loss_fn: replaces the train step: `loss_fn(model, x, y, sample_weight)` gives the loss.
         phase: `"train"` traces the model's own `train_step`; `"inference"` traces
             `compute_loss` of the model called with `training=False`.
+        layers: whether to differentiate every layer call by itself, too. Defaults to False.
 
     Raises:
         BatchError: if the model rejects the batch.
@@ -112,7 +143,8 @@ def trace_step(
 
     @tf.autograph.experimental.do_not_convert
     def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
-        step(batch.pack(tensors))
+        with listening_to_layers(recording) if layers else contextlib.nullcontext():
+            step(batch.pack(tensors))
         return []
 
     with _unchanged(model), dropout_off(model), _listening(recording):
@@ -124,8 +156,9 @@ def trace_step(
             raise _explain(error, batch, source) from error
     if not recording.tape_calls:
         raise TraceError(
-            f"A training step must differentiate a loss with tf.GradientTape. Received: {source} of "
-            f"{type(model).__name__!r} in which no tape differentiates a variable. Check it with loss_fn."
+            "A training step must differentiate a loss with tf.GradientTape. Received: "
+            f"{source} of {type(model).__name__!r} in which no tape differentiates a variable. "
+            "Check it with loss_fn."
         )
     count = len(specs)
     return TracedStep(
@@ -143,16 +176,15 @@ def _train_step(model: keras.Model) -> Callable[[Any], Any]:
     return getattr(step, "python_function", step)
 
 
-def _loss_fn_step(
-    model: keras.Model, batch: Batch, loss_fn: LossFunction
-) -> Callable[[Any], Any]:
+def _loss_fn_step(model: keras.Model, batch: Batch, loss_fn: LossFunction) -> Callable[[Any], Any]:
     def step(data: Any) -> None:
         with tf.GradientTape() as tape:
             loss = loss_fn(model, *batch.parts(data))
         if not tf.is_tensor(loss) or loss.shape.rank != 0:
             raise TraceError(
                 "loss_fn must return a scalar tensor. Received: "
-                f"{getattr(loss, 'shape', type(loss).__name__)}. Reduce the loss, for example by its mean."
+                f"{getattr(loss, 'shape', type(loss).__name__)}. Reduce the loss, for example by "
+                "its mean."
             )
         tape.gradient(loss, model.trainable_variables)
 
@@ -192,17 +224,20 @@ def _explain(error: Exception, batch: Batch, source: str) -> Exception:
 
 @contextlib.contextmanager
 def _unchanged(model: keras.Model) -> Iterator[None]:
-    """Put back what a trace changes in Python: recorded losses, lazily built parts, random states."""
+    """Put back what a trace changes in Python: recorded losses, built parts, random states."""
     layers = list(sublayers(model))
-    losses = [(recorded_losses(layer), [list(part) for part in recorded_losses(layer)]) for layer in layers]
+    losses = [
+        (recorded_losses(layer), [list(part) for part in recorded_losses(layer)])
+        for layer in layers
+    ]
     parts = [*lazily_built_parts(model), *model.metrics]
     attributes = [(part, dict(vars(part))) for part in parts]
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - users draw from it
     try:
         yield
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
         for part, before in attributes:
             vars(part).clear()
             vars(part).update(before)
@@ -231,7 +266,7 @@ def _listening(recording: Recording) -> Iterator[None]:
 
         base = keras.optimizers.Optimizer
         replace(tf.GradientTape, "gradient", _recorded_gradient(recording))
-        replace(keras.Model, "compute_metrics", lambda *args, **kwargs: {})
+        replace(keras.Model, "compute_metrics", lambda *_args, **_kwargs: {})
         replace(base, "apply", _recorded_apply(recording))
         for optimizer in _descendants(base):
             if "apply" in vars(optimizer):
@@ -250,15 +285,23 @@ def _descendants(cls: type) -> list[type]:
 def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
     original = tf.GradientTape.gradient
 
+    @functools.wraps(original)
     def gradient(
-        self: tf.GradientTape, target: Any, sources: Any, output_gradients: Any = None, **options: Any
+        self: tf.GradientTape,
+        target: Any,
+        sources: Any,
+        output_gradients: Any = None,
+        **options: Any,
     ) -> Any:
-        result = original(self, target, sources, output_gradients, **options)
+        outputs = list(recording.outputs)
+        asked = [sources, outputs] if outputs else sources
+        found = original(self, target, asked, output_gradients, **options)
+        result, to_outputs = found if outputs else (found, [])
         flat_sources = tf.nest.flatten(sources)
         flat_results = tf.nest.flatten(result, expand_composites=False)
         pairs = [
-            (source, None if found is None else tf.convert_to_tensor(found))
-            for source, found in zip(flat_sources, flat_results, strict=True)
+            (source, None if gradient is None else tf.convert_to_tensor(gradient))
+            for source, gradient in zip(flat_sources, flat_results, strict=True)
             if is_variable(source)
         ]
         if pairs:
@@ -270,6 +313,16 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
             )
             variables, gradients = zip(*pairs, strict=True)
             recording.tape_calls.append(TapeCall(targets, weights, variables, gradients))
+            reached = [(o, g) for o, g in zip(outputs, to_outputs, strict=True) if g is not None]
+            if reached:
+                recording.loss_calls.append(
+                    TapeCall(
+                        targets,
+                        weights,
+                        tuple(output for output, _ in reached),
+                        tuple(tf.convert_to_tensor(gradient) for _, gradient in reached),
+                    )
+                )
         return result
 
     return gradient
@@ -292,6 +345,72 @@ def _recorded_scale(recording: Recording, original: Callable[..., Any]) -> Calla
         return scaled
 
     return scale_loss
+
+
+@contextlib.contextmanager
+def listening_to_layers(recording: Recording) -> Iterator[None]:
+    """Differentiate every layer call of the graph being traced by itself, where it is made.
+
+    Each layer gets its inputs through an identity, at which the graph can be cut, and a tape of its
+    own. Calls inside loops and nested functions belong to other graphs and are left alone.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    original = keras.Layer.__call__
+    stack: list[list[LayerCall]] = [[]]
+    differentiate = vars(tf.GradientTape)["gradient"].__wrapped__
+
+    def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        if tf.compat.v1.get_default_graph() is not graph:
+            return original(self, *args, **kwargs)
+        inputs: list[tf.Tensor] = []
+        args, kwargs = tf.nest.map_structure(lambda leaf: _cut(leaf, inputs), (args, kwargs))
+        stack.append([])
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = original(self, *args, **kwargs)
+        children = stack.pop()
+        targets = [leaf for leaf in tf.nest.flatten(outputs) if _is_float(leaf)]
+        sources = [*inputs, *self.trainable_variables]
+        if targets and sources:
+            weights = [_cotangent(target, position) for position, target in enumerate(targets)]
+            found = differentiate(tape, targets, sources, weights)
+            gradients = tuple(None if g is None else tf.convert_to_tensor(g) for g in found)
+            layer_call = LayerCall(
+                self.path or self.name,
+                TapeCall(tuple(targets), tuple(weights), tuple(sources), gradients),
+                tuple(children),
+            )
+            recording.layer_calls.append(layer_call)
+            stack[-1].append(layer_call)
+        if len(stack) == 1:
+            outputs = tf.nest.map_structure(lambda leaf: _cut(leaf, recording.outputs), outputs)
+        return outputs
+
+    keras.Layer.__call__ = call
+    try:
+        yield
+    finally:
+        keras.Layer.__call__ = original
+
+
+def _is_float(leaf: Any) -> bool:
+    return isinstance(leaf, tf.Tensor) and leaf.dtype.is_floating
+
+
+def _cut(leaf: Any, cuts: list[tf.Tensor]) -> Any:
+    """A float tensor through an identity, at which the graph can be cut; all else as it is."""
+    if not _is_float(leaf):
+        return leaf
+    identity = tf.identity(leaf)
+    copy_mask(leaf, identity)
+    cuts.append(identity)
+    return identity
+
+
+def _cotangent(output: tf.Tensor, position: int) -> tf.Tensor:
+    """Random weights for a layer's output, the same at every evaluation."""
+    shape = output.shape if output.shape.is_fully_defined() else tf.shape(output)
+    return tf.cast(tf.random.stateless_normal(shape, seed=(position, 7)), output.dtype)
 
 
 def is_variable(value: Any) -> bool:

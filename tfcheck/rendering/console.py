@@ -294,8 +294,7 @@ def _plain(view: RenderableType, width: int) -> str:
         file=output,
         width=width,
         color_system=None,
-        force_terminal=False,
-        force_jupyter=False,
+        force_jupyter=False,  # else a notebook shows the text instead of returning it
         legacy_windows=False,
         highlight=False,
     )

@@ -20,6 +20,7 @@ END = "[//]: # (gradcheck: end)"
 
 _BLOCK = re.compile(rf"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 _MAX_ROWS = 15
+_SPACE = "&emsp;"
 _NO_BUG = (Verdict.PASS, Verdict.INCONCLUSIVE)
 
 
@@ -102,24 +103,27 @@ def _summary(reports: Sequence[GradientReport], found: Sequence[history.Variable
 
 
 def _table(found: Sequence[history.VariableHistory]) -> str:
-    lines = [
-        "| variable | verdict | worst score | at step | note |",
-        "|:--|:--|--:|--:|:--|",
+    shown, rest = found[:_MAX_ROWS], found[_MAX_ROWS:]
+    rows = [
+        [
+            _code(item.label),
+            schema.verdict_text(item),
+            f"{item.worst.score:.1e}" if math.isfinite(item.worst.score) else "unknown",
+            str(item.worst_step),
+            _line(item.worst.note),
+        ]
+        for item in shown
     ]
-    for item in found[:_MAX_ROWS]:
-        score = item.worst.score
-        lines.append(
-            f"| {_code(item.label)} | {schema.verdict_text(item)} "
-            f"| {'–' if math.isnan(score) else f'{score:.1e}'} | {item.worst_step} "
-            f"| {_line(item.worst.note)} |"
-        )
-    rest = found[_MAX_ROWS:]
+    heads = ["variable", "verdict", "worst score", "at step", "note"]
+    if not any(row[-1] for row in rows):
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
+    # MLflow draws cells without any space between them.
+    lines = [f"| {f'{_SPACE} | '.join(cells)}{_SPACE} |" for cells in (heads, *rows)]
+    lines.insert(1, "|:--" * len(heads) + "|")
     if rest:
         clean = all(item.verdict in _NO_BUG for item in rest)
-        lines.append("")
-        lines.append(
-            f"… and {len(rest)} more, {'none of them failing' if clean else 'see the full report'}."
-        )
+        more = "none of them failing" if clean else "see the full report"
+        lines += ["", f"… and {len(rest)} more, {more}."]
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ from tfcheck.tracking.spool import Entry
 FOLDER = "gradcheck"
 IMAGE_KEY = "gradcheck/heatmap"
 _METRICS_A_BATCH = 900
+_RUNS_IN_A_CHART = 10  # so many MLflow shows together
 
 
 class TrackingError(TfcheckError, RuntimeError):
@@ -86,9 +87,10 @@ class RunLog:
 
         tags = schema.tags(reports)
         before = run.data.tags
-        if schema.is_our_colour(before.get("mlflow.runColor")):
-            verdict = history.overall(reports)
-            tags["mlflow.runColor"] = schema.run_colour(verdict, self.run_id)
+        colour = before.get("mlflow.runColor")
+        shade = schema.shade_of(colour) if colour else self._free_shade(run)
+        if shade is not None:
+            tags["mlflow.runColor"] = schema.run_colour(history.overall(reports), shade)
         tags["mlflow.loggedArtifacts"] = schema.logged_tables(before.get("mlflow.loggedArtifacts"))
         block = description.describe(reports, run.info.experiment_id, self.run_id)
         tags["mlflow.note.content"] = description.merged(before.get("mlflow.note.content"), block)
@@ -104,6 +106,19 @@ class RunLog:
         self._client.log_batch(self.run_id, metrics=first, params=params, tags=tag_list)
         for chunk in rest:
             self._client.log_batch(self.run_id, metrics=chunk)
+
+    def _free_shade(self, run: Any) -> int:
+        beside = self._client.search_runs(
+            [run.info.experiment_id],
+            "tags.`gradcheck.schema` != ''",
+            max_results=_RUNS_IN_A_CHART,
+            order_by=["attributes.start_time DESC"],
+        )
+        return schema.free_shade(
+            other.data.tags.get("mlflow.runColor")
+            for other in beside
+            if other.info.run_id != self.run_id
+        )
 
     def _write_files(
         self, reports: Sequence[GradientReport], entries: Sequence[Entry]

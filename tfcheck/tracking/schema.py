@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,12 +39,13 @@ MARKS = {
 
 # Several shades, so that neighbouring runs differ; a colour outside this list is the user's.
 RUN_COLOURS = {
-    Verdict.PASS: ("#2e7d32", "#009e73", "#558b2f", "#00897b", "#43a047", "#827717", "#26a69a"),
-    Verdict.SUSPECT: ("#ef6c00", "#f9a825", "#e07b39", "#c98500"),
-    Verdict.FAIL: ("#c62828", "#880e4f", "#ef5350", "#d81b60", "#6d1b1b", "#ff7043", "#a1122f"),
-    Verdict.INCONCLUSIVE: ("#607d8b", "#78909c", "#8d99a6", "#546e7a"),
-    Verdict.ERROR: ("#5e35b1", "#7e57c2", "#4527a0", "#9575cd"),
+    Verdict.PASS: ("#2e7d32", "#009e73", "#7cb342", "#26a69a", "#1b5e20", "#827717"),
+    Verdict.SUSPECT: ("#ef6c00", "#f9a825", "#e07b39", "#c98500", "#ffb74d", "#a65f00"),
+    Verdict.FAIL: ("#c62828", "#880e4f", "#ff7043", "#d81b60", "#6d1b1b", "#ef5350"),
+    Verdict.INCONCLUSIVE: ("#607d8b", "#90a4ae", "#455a64", "#8d99a6", "#b0bec5", "#263238"),
+    Verdict.ERROR: ("#5e35b1", "#9575cd", "#4527a0", "#7e57c2", "#b39ddb", "#311b92"),
 }
+_SHADES = 6
 
 
 def metric_name(text: str) -> str:
@@ -170,15 +172,23 @@ def tags(reports: Sequence[GradientReport]) -> dict[str, str]:
     return {f"gradcheck.{name}": cut(value) for name, value in values.items()}
 
 
-def run_colour(verdict: Verdict, run_id: str) -> str:
-    """A shade for the run: green for pass, amber for suspect, red for fail."""
-    shades = RUN_COLOURS[verdict]
-    return shades[sum(run_id.encode()) % len(shades)]
+def shade_of(colour: str | None) -> int | None:
+    """Which of our shades a run's colour is; None for none or a user's own."""
+    for shades in RUN_COLOURS.values():
+        if colour in shades:
+            return shades.index(colour)
+    return None
 
 
-def is_our_colour(colour: str | None) -> bool:
-    """Whether a run's colour is unset or was set by us, and not by the user."""
-    return not colour or any(colour in shades for shades in RUN_COLOURS.values())
+def free_shade(colours: Iterable[str | None]) -> int:
+    """Which shade to use beside runs of these colours: the one they use least."""
+    used = Counter(map(shade_of, colours))
+    return min(range(_SHADES), key=lambda shade: used[shade])
+
+
+def run_colour(verdict: Verdict, shade: int) -> str:
+    """A colour for the run: green for pass, amber for suspect, red for fail."""
+    return RUN_COLOURS[verdict][shade % _SHADES]
 
 
 def logged_tables(before: str | None) -> str:
@@ -220,10 +230,10 @@ def verdicts_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
             item.label,
             verdict_text(item),
             str(item.verdict),
-            _json_number(item.worst.score),
-            _json_number(digits(item.worst.score)),
+            _json_number(float(f"{item.worst.score:.3g}")),
+            round(digits(item.worst.score), 2),
             item.worst_step,
-            item.failing_since,
+            item.failing_since if item.failed else "",
             item.layer,
             item.worst.note,
         ]

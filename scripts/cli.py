@@ -1,0 +1,70 @@
+"""The command line, `tfcheck`: its subcommands, and what their errors become.
+
+Nothing heavy is imported here: `tfcheck --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from tfcheck._version import __version__
+from tfcheck.errors import TfcheckError
+from tfcheck.scripts.audit import audit
+from tfcheck.scripts.demo import demo
+from tfcheck.scripts.surroundings import TRACEBACK
+from tfcheck.scripts.ui import ui
+
+REFUSED = 2  # click's own code for wrong usage
+CRASHED = 70  # EX_SOFTWARE. Python's own 1 would read as a wrong gradient.
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """The one place where errors become exit codes.
+
+    What tfcheck refuses is one sentence without a traceback. Only a mistake in tfcheck itself
+    shows one.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except TfcheckError as error:
+            if ctx.meta.get(TRACEBACK):
+                traceback.print_exception(error)
+            refusal = click.ClickException(str(error))
+            refusal.exit_code = REFUSED
+            raise refusal from error
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            sys.exit(INTERRUPTED)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise  # click knows what to do
+        except Exception:  # noqa: BLE001 - shown whole, with an exit code of its own
+            traceback.print_exc()
+            click.echo("\nThis is a mistake in tfcheck, not in your model.", err=True)
+            sys.exit(CRASHED)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Gradient checking for Keras 3 models on TensorFlow.
+
+    Is the backward pass right, and which layer is wrong? Start with: tfcheck demo
+    """
+
+
+for command in (demo, audit, ui):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main()

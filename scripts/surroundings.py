@@ -1,0 +1,114 @@
+"""What the commands run in: quiet libraries, a terminal or none, and the name they were called by."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfcheck.errors import BackendError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+TRACEBACK = "tfcheck.traceback"
+"""Key in click's `meta`: whether the user asked to see the traceback of a refusal."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done and how much there is (0: unknown)."""
+
+WIDTH_WITHOUT_TERMINAL = 100
+
+
+def prepare_libraries() -> None:
+    """Set what TensorFlow, Keras and MLflow read when they are first imported.
+
+    What the user has set stays.
+
+    Raises:
+        BackendError: if the user has chosen another backend for Keras.
+    """
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend != "tensorflow":
+        raise BackendError(
+            "tfcheck checks Keras models on the TensorFlow backend. Received: "
+            f"KERAS_BACKEND={backend!r}. Set the environment variable KERAS_BACKEND=tensorflow."
+        )
+    os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Making a database takes MLflow some 30 lines.
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def standard_output() -> Console:
+    """A console on standard output: as wide as the terminal, or 100 where there is none."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    return console
+
+
+@contextmanager
+def progress_line(first: str) -> Iterator[Progress]:
+    """One line on the terminal that says what is going on, and goes away; elsewhere nothing.
+
+    Args:
+        first: what is being done when the block begins.
+
+    Yields:
+        A function to call as the work goes on.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what, done, total: None
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    line = Progress(
+        SpinnerColumn(style="cyan"),
+        BarColumn(bar_width=24, complete_style="cyan", pulse_style="cyan"),
+        TextColumn("{task.description}", style="dim", markup=False),
+        console=console,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    )
+    with line:
+        task = line.add_task(first, total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            line.update(task, description=what, completed=done, total=total or None)
+
+        yield show
+
+
+def command_name() -> str:
+    """What to type to run tfcheck again, as it was run this time."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        on_path = shutil.which("python")
+        same = on_path is not None and Path(on_path).absolute() == Path(sys.executable).absolute()
+        return f"{'python' if same else shlex.quote(sys.executable)} -m tfcheck"
+    if called.stem != "tfcheck":  # called from Python
+        return "tfcheck"
+    on_path = shutil.which("tfcheck")
+    if on_path is not None and Path(on_path).absolute() == called.absolute():
+        return "tfcheck"
+    return shlex.quote(nearby(called))
+
+
+def nearby(path: Path) -> str:
+    """A path as short as it can be typed here: relative where it lies below this folder."""
+    absolute = path.expanduser().absolute()
+    here = Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

@@ -1,0 +1,47 @@
+"""What every test shares: a quiet TensorFlow, repeatable examples, an MLflow store of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Read when the libraries are first imported, so set before any test file is.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import hypothesis
+import pytest
+
+# The same examples on every machine, and no failure because a machine is slow.
+hypothesis.settings.register_profile("tfcheck", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("tfcheck")
+
+MLFLOW_VARIABLES = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
+
+
+@pytest.fixture(autouse=True)
+def own_mlflow_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the test an MLflow store in its own folder, created when it is first used.
+
+    The test also runs in that folder: with a database as its store, MLflow puts artifacts into
+    `mlruns` in the working directory.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{(tmp_path / 'mlflow.db').as_posix()}")
+    for name in MLFLOW_VARIABLES:
+        monkeypatch.setenv(name, "")  # makes monkeypatch put back what was there, even nothing
+        monkeypatch.delenv(name)
+    yield
+    mlflow = sys.modules.get("mlflow")
+    if mlflow is not None:
+        while mlflow.active_run() is not None:
+            # The run is forgotten even where its store cannot be told any more.
+            with contextlib.suppress(mlflow.exceptions.MlflowException):
+                mlflow.end_run()
+        mlflow.set_tracking_uri(None)
+        # The chosen experiment has no public way back to "none".
+        sys.modules["mlflow.tracking.fluent"]._active_experiment_id = None  # type: ignore[attr-defined]

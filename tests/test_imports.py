@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tfcheck
+from tfcheck import callbacks
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("keras", "matplotlib", "mlflow", "pandas", "sklearn", "tensorflow")
+
+
+def heavy_modules_after(code: str) -> list[str]:
+    """Run `code` in a fresh Python and return which of the heavy packages it loaded."""
+    report = f"\nimport sys; print('loaded:', *[name for name in {HEAVY} if name in sys.modules])"
+    finished = subprocess.run(
+        [sys.executable, "-c", code + report],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+    )
+    assert finished.returncode == 0, finished.stderr
+    last = finished.stdout.splitlines()[-1]
+    assert last.startswith("loaded:"), finished.stdout
+    return last.split()[1:]
+
+
+def test_import_is_light() -> None:
+    """`import tfcheck` loads neither TensorFlow, Keras, MLflow nor a plotting or table library."""
+    assert heavy_modules_after("import tfcheck, tfcheck.callbacks, tfcheck.errors") == []
+
+
+def test_help_is_light() -> None:
+    """`tfcheck --help` answers without loading any of them."""
+    code = "from tfcheck.scripts.cli import main; main(['--help'], standalone_mode=False)"
+    assert heavy_modules_after(code) == []
+
+
+def test_weight_is_seen() -> None:
+    """The two tests above can fail: using what needs TensorFlow is noticed."""
+    loaded = heavy_modules_after("import tfcheck; tfcheck.check_gradients")
+    assert {"keras", "tensorflow"} <= set(loaded)
+
+
+def test_a_check_needs_no_mlflow() -> None:
+    """The numerics know no MLflow: having `check_gradients` at hand does not load it."""
+    assert "mlflow" not in heavy_modules_after("import tfcheck; tfcheck.check_gradients")
+
+
+@pytest.mark.parametrize("name", tfcheck.__all__)
+def test_public_names_exist(name: str) -> None:
+    """Every name tfcheck promises can be had, and is listed for completion."""
+    assert getattr(tfcheck, name) is not None
+    assert name in dir(tfcheck)
+
+
+@pytest.mark.parametrize("name", callbacks.__all__)
+def test_public_callbacks_exist(name: str) -> None:
+    """Every callback promised can be had, and is listed for completion."""
+    assert getattr(callbacks, name) is not None
+    assert name in dir(callbacks)
+
+
+@pytest.mark.parametrize("module", [tfcheck, callbacks])
+def test_unknown_names_are_attribute_errors(module: object) -> None:
+    """A misspelt name gives Python's usual error, naming module and name."""
+    with pytest.raises(AttributeError, match=r"module 'tfcheck.*' has no attribute 'chekc'"):
+        module.chekc  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_lazy_names_are_resolved_once() -> None:
+    """A name loaded on first use is the object of its own module, not a wrapper around it."""
+    from tfcheck.check import check_gradients
+
+    assert tfcheck.check_gradients is check_gradients
+    assert vars(tfcheck)["check_gradients"] is check_gradients

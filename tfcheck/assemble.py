@@ -1,0 +1,126 @@
+"""Putting findings together: variables into layers, layers into one report."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+
+from tfcheck.errors import ArgumentError, rule
+from tfcheck.examine import Finding, parity, some
+from tfcheck.objective import Base, Objective
+from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary
+from tfcheck.verdict import Verdict, worst
+
+
+def declared_paths(objective: Objective, patterns: Sequence[str]) -> frozenset[str]:
+    """The paths that the patterns declare; every pattern must match one."""
+    paths = {parameter.path for parameter in objective.parameters}
+    declared: set[str] = set()
+    for pattern in patterns:
+        matched = {
+            path
+            for path in paths
+            if fnmatch.fnmatchcase(path, pattern)
+            or fnmatch.fnmatchcase(path.rsplit("/", 1)[0], pattern)
+        }
+        if not matched:
+            raise ArgumentError(
+                rule(
+                    "Every pattern of expected_mismatch must match a variable or layer path",
+                    "pattern",
+                    pattern,
+                    f"Choose among {', '.join(sorted(paths))}",
+                )
+            )
+        declared |= matched
+    return frozenset(declared)
+
+
+def summarise_objective(objective: Objective, base: Base, phase: str) -> ObjectiveSummary:
+    """What the report says of the objective."""
+    losses = tuple(loss / scale for loss, scale in zip(base.losses, base.scales, strict=True))
+    parities = [parity(a, b) for a, b in zip(base.losses, base.losses_as_trained, strict=True)]
+    return ObjectiveSummary(
+        source=objective.source,
+        phase=phase,
+        losses=losses,
+        parity=max(parities),
+        islands=objective.islands,
+        random_ops=objective.random_ops,
+    )
+
+
+def assemble(
+    findings: Sequence[Finding], declared: frozenset[str], **fields: Any
+) -> GradientReport:
+    """Put findings into layers, in model order, and take scores and verdicts over them."""
+    findings = [
+        _declare(finding) if finding.report.path in declared else finding for finding in findings
+    ]
+    by_layer: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_layer.setdefault(finding.report.layer, []).append(finding)
+    layers = tuple(
+        LayerReport(
+            path,
+            _joint_score(members),
+            worst(m.report.verdict for m in members if m.report.counts)
+            if any(m.report.counts for m in members)
+            else Verdict.INCONCLUSIVE,
+            tuple(member.report for member in members),
+        )
+        for path, members in by_layer.items()
+    )
+    counted = [finding for finding in findings if finding.report.counts]
+    return GradientReport(
+        verdict=worst(finding.report.verdict for finding in counted),
+        score=_joint_score(counted),
+        layers=layers,
+        **fields,
+    )
+
+
+def _declare(finding: Finding) -> Finding:
+    report = replace(
+        finding.report,
+        verdict=Verdict.INCONCLUSIVE,
+        reason="declared",
+        note="",
+    )
+    return replace(finding, report=report)
+
+
+def _joint_score(findings: Iterable[Finding]) -> float:
+    """The similarity score of several variables as one vector; `nan` when one is unknown."""
+    gap = numerical = analytic = 0.0
+    for finding in findings:
+        gap += finding.gap_square
+        numerical += finding.numerical_square
+        analytic += finding.analytic_square
+    if math.isnan(gap):
+        return math.nan
+    norms = math.sqrt(numerical) + math.sqrt(analytic)
+    return math.sqrt(gap) / norms if norms else 0.0
+
+
+def frozen_paths(model: keras.Model) -> tuple[str, ...]:
+    """The paths of a model's variables that are not trainable, counters and seeds aside."""
+    return tuple(
+        variable.path
+        for variable in model.non_trainable_variables
+        if keras.backend.is_float_dtype(variable.dtype)
+    )
+
+
+def untouched_notes(model: keras.Model, objective: Objective) -> tuple[str, ...]:
+    """Say which trainable variables no tape differentiates."""
+    seen = {id(parameter.variable) for parameter in objective.parameters}
+    missed = [variable.path for variable in model.trainable_variables if id(variable) not in seen]
+    if not missed:
+        return ()
+    return (f"No tape differentiates {len(missed)} trainable variable(s): {some(missed)}.",)

@@ -1,0 +1,324 @@
+"""Examining a point: every variable measured and judged, one after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tfcheck.errors import ParityError
+from tfcheck.judge import Judgement, judge_measurement, judge_missing, judge_second_look
+from tfcheck.localise import suspicious_entries
+from tfcheck.measure import (
+    Line,
+    Measurement,
+    Target,
+    depends,
+    measure_coordinate,
+    measure_directions,
+    measure_every_coordinate,
+)
+from tfcheck.objective import Base, Objective, Parameter
+from tfcheck.report import Coordinate, Settings, VariableReport
+from tfcheck.verdict import Verdict
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done and how much there is."""
+
+_PRECISION = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+_PARITY_ROUNDINGS = 4096
+_PARITY_SENSITIVITY = 64
+_WORST_SHOWN = 5
+_QUIET = 1e-6
+"""Where all gradients of a loss are smaller than this part of it, that part stands in for them."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One parameter's report, with the squares that layer and model scores are made of."""
+
+    report: VariableReport
+    gap_square: float = math.nan
+    numerical_square: float = math.nan
+    analytic_square: float = math.nan
+
+
+class Examination:
+    """One check at one point: measuring and judging parameter by parameter."""
+
+    def __init__(
+        self, objective: Objective, base: Base, settings: Settings, progress: Progress
+    ) -> None:
+        self.objective = objective
+        self.base = base
+        self.settings = settings
+        self.progress = progress
+        self.notes: list[str] = []
+        self._nudged: dict[int, Base] = {}
+        self._loudest = [self._loudest_of(loss) for loss in range(len(base.losses))]
+
+    def examine(self) -> list[Finding]:
+        """The findings for all trainable variables of the training step, one a variable."""
+        positions = [
+            position
+            for position, parameter in enumerate(self.objective.parameters)
+            if parameter.loss < self.objective.steps and parameter.variable.trainable
+        ]
+        obstacles = [self._obstacle(loss) for loss in range(self.objective.steps)]
+        self.notes.extend(dict.fromkeys(o.note for o in obstacles if o is not None and o.note))
+        if self.objective.islands:
+            self.notes.append(
+                f"{len(self.objective.islands)} operation(s) have no float64 form and were "
+                f"measured in their own precision: {some(self.objective.islands)}."
+            )
+        sizes = [entries(self.objective.parameters[position]) for position in positions]
+        found: dict[str, Finding] = {}
+        for done, position in enumerate(positions):
+            parameter = self.objective.parameters[position]
+            if self.settings.method == "full":
+                meter = _Meter(self.progress, parameter.path, sum(sizes[:done]), sum(sizes))
+            else:
+                meter = _Meter(self.progress, parameter.path, done, len(positions), counting=False)
+            finding = self.examine_one(position, obstacles[parameter.loss], meter.advance)
+            before = found.get(parameter.path)
+            if before is None or _outranks(finding, before):
+                found[parameter.path] = finding
+        return list(found.values())
+
+    def _loudest_of(self, loss: int) -> float:
+        norms = [
+            self._target(parameter, gradient, self.base, 0.0).norm * self._scale(parameter)
+            for parameter, gradient in zip(
+                self.objective.parameters, self.base.gradients, strict=True
+            )
+            if parameter.loss == loss and gradient is not None and parameter.inputs
+        ]
+        floor = _QUIET * abs(self.base.losses[loss])
+        return max((norm for norm in (*norms, floor) if math.isfinite(norm)), default=0.0)
+
+    def _scale(self, parameter: Parameter) -> float:
+        return self._target(parameter, None, self.base, 0.0).scale
+
+    def _obstacle(self, loss: int) -> Judgement | None:
+        """What makes every gradient of this loss impossible to judge, if anything does."""
+        value, trained = self.base.losses[loss], self.base.losses_as_trained[loss]
+        if not math.isfinite(value):
+            return Judgement(Verdict.FAIL, "non_finite", f"The loss is {value}.")
+        if self.objective.loss(loss, self.base.inputs) != self.objective.loss(
+            loss, self.base.inputs
+        ):
+            what = some(self.objective.random_ops) or "an operation outside TensorFlow's seeds"
+            return Judgement(
+                Verdict.INCONCLUSIVE,
+                "stochastic",
+                f"The loss differs between two evaluations at one point: {what} draws new numbers "
+                "each time. Draw them from a keras.random.SeedGenerator.",
+            )
+        if not parity(value, trained) <= self._parity_limit(loss):
+            error = ParityError(
+                "The float64 graph must compute the loss that is trained. Received: "
+                f"{value:.9g} in float64, {trained:.9g} as trained. Nothing was judged."
+            )
+            return Judgement(Verdict.INCONCLUSIVE, "", str(error))
+        return None
+
+    def _parity_limit(self, loss: int) -> float:
+        """How far training precision may move the loss: further where variables move it more."""
+        unit = _PRECISION[self.objective.lowest]
+        sensitivity = self._loudest[loss] / max(abs(self.base.losses[loss]), 1e-300)
+        return unit * (_PARITY_ROUNDINGS + _PARITY_SENSITIVITY * sensitivity)
+
+    def _target(self, parameter: Parameter, gradient: Any, base: Base, loudest: float) -> Target:
+        value = (
+            np.asarray(base.inputs[parameter.inputs[0]], np.float64)
+            if parameter.inputs
+            else np.asarray(parameter.variable, np.float64)
+        )
+        return Target(
+            path=parameter.path,
+            displaced=self.objective.along(base, parameter),
+            value=value,
+            gradient=gradient,
+            at_zero=base.losses[parameter.loss],
+            resolution=self.settings.thresholds.okay / 30,
+            loudest=loudest,
+        )
+
+    def examine_one(
+        self,
+        position: int,
+        obstacle: Judgement | None = None,
+        advance: Callable[[int], None] = lambda _count: None,
+    ) -> Finding:
+        """Measure and judge one parameter.
+
+        Args:
+            position: its position among the objective's parameters.
+            obstacle: what makes its loss impossible to judge. Defaults to None.
+            advance: called with the number of entries perturbed. Defaults to nothing.
+        """
+        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
+        thresholds = self.settings.thresholds
+        scale = self.base.scales[parameter.loss]
+        loudest = self._loudest[parameter.loss]
+        target = self._target(parameter, gradient, self.base, loudest)
+        if gradient is not None and not np.all(np.isfinite(gradient)):
+            count = int(np.size(gradient) - np.count_nonzero(np.isfinite(gradient)))
+            note = f"{count} of {np.size(gradient)} entries of the tape's gradient are not finite."
+            return self._finding(
+                target, parameter, None, Judgement(Verdict.FAIL, "non_finite", note), scale
+            )
+        if obstacle is not None:
+            return self._finding(target, parameter, None, replace(obstacle, note=""), scale)
+        if not parameter.inputs or target.value.size == 0:
+            judgement = Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
+            return self._finding(target, parameter, None, judgement, scale)
+
+        measurement = self._measure(target, advance)
+        if gradient is None:
+            judgement = judge_missing(measurement, depends(target, self.settings.seed))
+        else:
+            judgement = judge_measurement(measurement, thresholds, loudest, target.scale)
+            if judgement.verdict is not Verdict.PASS:
+                judgement, measurement = self._second_look(position, judgement, measurement)
+        return self._finding(target, parameter, measurement, judgement, scale)
+
+    def _measure(self, target: Target, advance: Callable[[int], None]) -> Measurement:
+        epsilon = None if self.settings.epsilon == "auto" else float(self.settings.epsilon)
+        if self.settings.method == "full":
+            return measure_every_coordinate(target, epsilon, advance)
+        return measure_directions(target, self.settings.directions, epsilon, self.settings.seed)
+
+    def _second_look(
+        self, position: int, first: Judgement, here: Measurement
+    ) -> tuple[Judgement, Measurement]:
+        """Judge again with a look a little aside; on a kink, what was measured there counts."""
+        parameter = self.objective.parameters[position]
+        if parameter.loss not in self._nudged:
+            seed = self.settings.seed
+            self._nudged[parameter.loss] = self.objective.nudged(self.base, parameter.loss, seed)
+        nudged = self._nudged[parameter.loss]
+        gradient = nudged.gradients[position]
+        if gradient is None or not np.all(np.isfinite(gradient)):
+            return first, here
+        loudest = self._loudest[parameter.loss]
+        target = self._target(parameter, gradient, nudged, loudest)
+        aside = measure_directions(target, self.settings.directions, None, self.settings.seed)
+        nearby = judge_measurement(aside, self.settings.thresholds, loudest, target.scale)
+        judgement = judge_second_look(first, here, nearby)
+        on_kink = judgement.verdict is Verdict.PASS and judgement.reason == "kink"
+        return judgement, aside if on_kink else here
+
+    def _finding(
+        self,
+        target: Target,
+        parameter: Parameter,
+        measurement: Measurement | None,
+        judgement: Judgement,
+        scale: float,
+    ) -> Finding:
+        path = parameter.path
+        layer = path.rsplit("/", 1)[0] if "/" in path else path
+        wrong = judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT)
+        unused = judgement.reason == "unused"
+        report = VariableReport(
+            path=path,
+            layer=layer,
+            shape=target.value.shape,
+            score=math.nan,
+            verdict=judgement.verdict,
+            reason=judgement.reason,
+            analytic_norm=target.norm / abs(scale) if target.gradient is not None else math.nan,
+            numerical_norm=math.nan,
+            error_bar=math.nan,
+            note=judgement.note,
+        )
+        if measurement is None:
+            if unused:
+                return Finding(replace(report, score=0.0, numerical_norm=0.0), 0.0, 0.0, 0.0)
+            return Finding(report)
+        report = replace(
+            report,
+            score=_score_shown(measurement, judgement.reason),
+            numerical_norm=measurement.numerical_norm / abs(scale),
+            error_bar=measurement.score_bar,
+            worst=_worst_coordinates(target, scale) if wrong else (),
+            detectable_error=math.sqrt(measurement.bar_square) / abs(scale),
+        )
+        squared = scale**2
+        return Finding(
+            report,
+            measurement.gap_square / squared,
+            measurement.numerical_square / squared,
+            measurement.analytic_square / squared,
+        )
+
+
+def _score_shown(measurement: Measurement, reason: str) -> float:
+    """The score for the report: two gradients that are both zero within the bar have none."""
+    if reason == "below_resolution":
+        return math.nan
+    return 0.0 if reason == "unused" else measurement.score
+
+
+def entries(parameter: Parameter) -> int:
+    """Number of entries of a parameter."""
+    return int(np.prod(parameter.variable.shape))
+
+
+def parity(value: float, trained: float) -> float:
+    """Relative difference between the loss in float64 and as trained."""
+    if value == trained:
+        return 0.0
+    return abs(value - trained) / max(abs(value), abs(trained))
+
+
+def _worst_coordinates(target: Target, scale: float) -> tuple[Coordinate, ...]:
+    """The most deviating entries among those that a bisection and the largest gradients point to."""
+    coordinates = []
+    for index in suspicious_entries(target, _WORST_SHOWN):
+        line: Line = measure_coordinate(target, index)
+        unit = target.scale * scale
+        analytic = math.nan if target.gradient is None else line.analytic / unit
+        coordinates.append(
+            Coordinate(index, analytic, line.slope.value / unit, line.slope.error_bar / abs(unit))
+        )
+
+    def deviation(coordinate: Coordinate) -> float:
+        gap = abs(np.nan_to_num(coordinate.analytic) - coordinate.numerical)
+        return math.inf if math.isnan(gap) else gap
+
+    return tuple(sorted(coordinates, key=deviation, reverse=True))
+
+
+def _outranks(new: Finding, old: Finding) -> bool:
+    key = lambda finding: (finding.report.verdict.severity, np.nan_to_num(finding.report.score))  # noqa: E731
+    return bool(key(new) > key(old))
+
+
+class _Meter:
+    """Progress through the entries of one variable, told on every few dozen."""
+
+    def __init__(
+        self, progress: Progress, path: str, done: int, total: int, *, counting: bool = True
+    ) -> None:
+        self._tell = lambda: progress(path, self._done, total)
+        self._done = done
+        self._counting = counting
+        self._tell()
+
+    def advance(self, count: int) -> None:
+        """Note that `count` more entries are done."""
+        if self._counting:
+            self._done += count
+            if self._done % 64 == 0:
+                self._tell()
+
+
+def some(names: Sequence[str], shown: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

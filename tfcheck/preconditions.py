@@ -1,0 +1,124 @@
+"""What must hold before any work begins: options, backend and model, each with one clear sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfcheck._version import __version__
+from tfcheck.errors import ArgumentError, ArgumentTypeError, BackendError, ModelError, rule
+from tfcheck.report import Settings
+from tfcheck.tracing import LossFunction
+from tfcheck.verdict import Thresholds
+
+
+def make_settings(
+    *,
+    phase: str,
+    method: str,
+    directions: int,
+    epsilon: float | str,
+    thresholds: Thresholds,
+    expected_mismatch: Sequence[str],
+    seed: int,
+) -> Settings:
+    """Check the options of a gradient check, before any work, and freeze them.
+
+    Raises:
+        ArgumentError: for a value that is out of range.
+        ArgumentTypeError: for a value of a wrong type.
+    """
+    require_choice("phase", phase, ("train", "inference"))
+    require_choice("method", method, ("directions", "full"))
+    for name, value, least in (("directions", directions, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ArgumentError(
+                rule(
+                    f"{name} must be a whole number of at least {least}",
+                    name,
+                    value,
+                    "Give such a number",
+                )
+            )
+    if epsilon != "auto":
+        number = isinstance(epsilon, int | float | np.number) and not isinstance(epsilon, bool)
+        if not number or not 0 < float(epsilon) < math.inf:
+            raise ArgumentError(
+                rule('epsilon must be "auto" or a positive number', "epsilon", epsilon, "Try 1e-7")
+            )
+        epsilon = float(epsilon)
+    if not isinstance(thresholds, Thresholds):
+        raise ArgumentTypeError(
+            rule(
+                "thresholds must be a tfcheck.Thresholds",
+                "thresholds",
+                thresholds,
+                "Write Thresholds(okay=…)",
+            )
+        )
+    if isinstance(expected_mismatch, str):
+        expected_mismatch = (expected_mismatch,)
+    if not all(isinstance(pattern, str) for pattern in expected_mismatch):
+        raise ArgumentTypeError(
+            rule(
+                "expected_mismatch must hold strings",
+                "expected_mismatch",
+                expected_mismatch,
+                "Give path patterns",
+            )
+        )
+    return Settings(
+        phase=phase,
+        method=method,
+        directions=int(directions),
+        epsilon=epsilon,
+        thresholds=thresholds,
+        expected_mismatch=tuple(expected_mismatch),
+        seed=int(seed),
+        version=__version__,
+    )
+
+
+def require_backend() -> None:
+    """Raise a `BackendError` unless Keras runs on TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise BackendError(
+            "tfcheck checks Keras models on the TensorFlow backend. Received: "
+            f"backend={keras.backend.backend()!r}. Set the environment variable "
+            "KERAS_BACKEND=tensorflow before the first import of keras."
+        )
+
+
+def require_checkable(model: Any, loss_fn: LossFunction | None) -> None:
+    """Raise unless the model is a built Keras model with a loss and something to train."""
+    if not isinstance(model, keras.Model):
+        raise ArgumentTypeError(
+            f"model must be a keras.Model. Received: {type(model).__name__}. Give the model itself."
+        )
+    name = model.name
+    if not model.built or not model.weights:
+        raise ModelError(
+            f"A model must be built before it is checked. Received: unbuilt model {name!r}. "
+            "Call it on a batch, or give it an Input."
+        )
+    if loss_fn is None and not model.compiled:
+        raise ModelError(
+            f"A model must be compiled before it is checked. Received: uncompiled model {name!r}. "
+            "Call model.compile(...), or give loss_fn."
+        )
+    if loss_fn is not None and not callable(loss_fn):
+        raise ArgumentTypeError(
+            f"loss_fn must be callable as loss_fn(model, x, y, sample_weight). Received: "
+            f"{type(loss_fn).__name__}. Give a function."
+        )
+
+
+def require_choice(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Raise an `ArgumentError` unless `value` is one of `allowed`."""
+    if value not in allowed:
+        listed = " or ".join(repr(choice) for choice in allowed)
+        raise ArgumentError(rule(f"{name} must be {listed}", name, value, f"Choose {listed}"))
