@@ -12,6 +12,7 @@ the measured noise after Moré & Wild, "Estimating derivatives of noisy simulati
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ LARGEST_STEP = 0.5
 _STRIDE = 8.0
 _MOVES = 10
 _SAFETY = 6.0
+_TABLE = 12
+_ORDER = 4
 _LEAST_NOISE = 2.0**-51
 """Rounding of a sum of many terms, relative to φ; some values agree to the last bit by luck."""
 
@@ -66,13 +69,17 @@ class Slope:
         return gap > 4 * self.one_sided_bar and self.one_sided_bar < 0.25 * gap
 
 
-def central_difference(phi: Callable[[float], float], at_zero: float, step: float) -> Slope:
+def central_difference(
+    phi: Callable[[float], float], at_zero: float, step: float, loudest_noise: float = math.inf
+) -> Slope:
     """Measure the slope of φ at 0 with steps h, h/2 and h/4.
 
     Args:
         phi: the loss along a line.
         at_zero: φ(0).
         step: h, the largest step.
+        loudest_noise: φ's noise is known to be no more than this: what looks like more is the
+            shape of φ, such as kinks. Defaults to infinity.
 
     Returns:
         The slope with its error bar; `nan` where φ is not finite around 0.
@@ -92,7 +99,7 @@ def central_difference(phi: Callable[[float], float], at_zero: float, step: floa
     even = [ahead + behind - 2 * at_zero for ahead, behind in zip(right, left, strict=True)]
     slopes = [o / (2 * h) for o, h in zip(odd, steps, strict=True)]
 
-    noise = _noise(odd, even, at_zero, right, left)
+    noise = _noise(odd, even, loudest_noise, max(map(abs, (at_zero, *right, *left))))
     coarse, fine = slopes[0] - slopes[1], slopes[1] - slopes[2]
     fourth_coarse, fourth_fine = slopes[1] - coarse / 3, slopes[2] - fine / 3
     truncation = abs(fourth_coarse - fourth_fine)
@@ -115,9 +122,7 @@ def central_difference(phi: Callable[[float], float], at_zero: float, step: floa
     )
 
 
-def _noise(
-    odd: list[float], even: list[float], at_zero: float, right: list[float], left: list[float]
-) -> float:
+def _noise(odd: list[float], even: list[float], loudest: float, magnitude: float) -> float:
     """Standard deviation of φ's noise, from combinations in which every low power of h cancels.
 
     The odd one cancels h and h³. The even one cancels h², or, over a kink at 0, |h|. Divided by the
@@ -127,8 +132,24 @@ def _noise(
     from_even = min(
         abs(even[1] - 4 * even[2]) / math.sqrt(70), abs(even[1] - 2 * even[2]) / math.sqrt(14)
     )
-    magnitude = max(map(abs, (at_zero, *right, *left)))
-    return max(math.hypot(from_even, from_odd) / math.sqrt(2), _LEAST_NOISE * magnitude)
+    seen = math.hypot(from_even, from_odd) / math.sqrt(2)
+    return max(min(seen, loudest), _LEAST_NOISE * magnitude)
+
+
+def measure_noise(phi: Callable[[float], float], spacing: float) -> float:
+    """Standard deviation of φ's noise, from values so close together that only noise differs.
+
+    Args:
+        phi: the loss along a line.
+        spacing: distance between the values, far below any structure of φ.
+
+    Source: fourth differences, after Hamming's table as used by Moré & Wild (2011).
+    """
+    values = [phi(spacing * offset) for offset in range(_TABLE)]
+    for _ in range(_ORDER):
+        values = [after - before for before, after in itertools.pairwise(values)]
+    coefficient = math.comb(2 * _ORDER, _ORDER)
+    return math.sqrt(sum(value**2 for value in values) / len(values) / coefficient)
 
 
 def _one_sided(

@@ -27,13 +27,13 @@ def scale_of(value: Array) -> float:
     return rms if np.isfinite(rms) and rms > _SMALLEST_SCALE else _ZERO_SCALE
 
 
-def gaussian(rng: np.random.Generator, value: Array) -> Array:
-    """A Gaussian direction scaled to the variable, so that steps are relative ones.
+def gaussian(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Array:
+    """A Gaussian direction of a variable's shape and scale, so that steps are relative ones.
 
     For a vector e, the mean of (z·e)² over Gaussian directions z is ‖e‖² (times the squared scale),
     whatever the number of entries.
     """
-    return rng.standard_normal(value.shape) * scale_of(value)
+    return rng.standard_normal(shape) * scale
 
 
 def representable(direction: Array, value: Array, smallest_step: float) -> Array:

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from tfcheck.differences import measure_noise
+from tfcheck.directions import generator
 from tfcheck.errors import ParityError
+from tfcheck.joint import JOINT_FROM, Member, measure_jointly
 from tfcheck.judge import Judgement, judge_measurement, judge_missing, judge_second_look
 from tfcheck.localise import suspicious_entries
 from tfcheck.measure import (
@@ -32,6 +35,9 @@ _PRECISION = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bf
 _PARITY_ROUNDINGS = 4096
 _PARITY_SENSITIVITY = 64
 _WORST_SHOWN = 5
+_MOST_LOCALISED = 12
+_FINE_SPACING, _COARSE_SPACING = 2.0**-36, 2.0**-14
+"""Where noise is looked for: far below any structure, unless float32 islands see no such change."""
 _QUIET = 1e-6
 """Where all gradients of a loss are smaller than this part of it, that part stands in for them."""
 
@@ -58,6 +64,9 @@ class Examination:
         self.progress = progress
         self.notes: list[str] = []
         self._nudged: dict[int, Base] = {}
+        self._screened: dict[int, Measurement] = {}
+        self._noise: dict[int, float] = {}
+        self._localised = 0
         self._loudest = [self._loudest_of(loss) for loss in range(len(base.losses))]
 
     def examine(self) -> list[Finding]:
@@ -75,6 +84,7 @@ class Examination:
                 f"measured in their own precision: {some(self.objective.islands)}."
             )
         sizes = [entries(self.objective.parameters[position]) for position in positions]
+        self._screen([p for p in positions if obstacles[self.objective.parameters[p].loss] is None])
         found: dict[str, Finding] = {}
         for done, position in enumerate(positions):
             parameter = self.objective.parameters[position]
@@ -88,6 +98,38 @@ class Examination:
                 found[parameter.path] = finding
         return list(found.values())
 
+    def _screen(self, positions: Sequence[int]) -> None:
+        """Where there are many variables, measure jointly what is right; the rest remains."""
+        if self.settings.method == "full" or self.settings.epsilon != "auto":
+            return
+        for loss in range(self.objective.steps):
+            members = [
+                Member(position, parameter, gradient, self._scale(parameter))
+                for position in positions
+                for parameter, gradient in [
+                    (self.objective.parameters[position], self.base.gradients[position])
+                ]
+                if parameter.loss == loss and parameter.inputs and gradient is not None
+                if np.all(np.isfinite(gradient))
+            ]
+            if len(members) <= JOINT_FROM:
+                continue
+            self.progress("all variables together", 0, 1)
+            for position, measurement in measure_jointly(
+                self.objective,
+                self.base,
+                members,
+                self.settings,
+                self._loudest[loss],
+                self._noise_of(loss),
+            ):
+                scale = next(m.scale for m in members if m.position == position)
+                judgement = judge_measurement(
+                    measurement, self.settings.thresholds, self._loudest[loss], scale
+                )
+                if judgement.verdict is Verdict.PASS:
+                    self._screened[position] = measurement
+
     def _loudest_of(self, loss: int) -> float:
         norms = [
             self._target(parameter, gradient, self.base, 0.0).norm * self._scale(parameter)
@@ -98,6 +140,25 @@ class Examination:
         ]
         floor = _QUIET * abs(self.base.losses[loss])
         return max((norm for norm in (*norms, floor) if math.isfinite(norm)), default=0.0)
+
+    def _noise_of(self, loss: int) -> float:
+        """The noise of a loss when everything it is differentiated for moves a little at random."""
+        if loss not in self._noise:
+            parameters = [
+                parameter
+                for parameter in self.objective.parameters
+                if parameter.loss == loss and parameter.inputs
+            ]
+            units = [self._scale(parameter) for parameter in parameters]
+            rng = generator(self.settings.seed, f"noise {loss}")
+            direction = rng.standard_normal(sum(entries(parameter) for parameter in parameters))
+            displaced = self.objective.along_many(self.base, parameters, units)
+            spacing = _COARSE_SPACING if self.objective.islands else _FINE_SPACING
+            noise = (
+                measure_noise(lambda t: displaced(t * direction), spacing) if parameters else 0.0
+            )
+            self._noise[loss] = noise if math.isfinite(noise) else math.inf
+        return self._noise[loss]
 
     def _scale(self, parameter: Parameter) -> float:
         return self._target(parameter, None, self.base, 0.0).scale
@@ -145,6 +206,7 @@ class Examination:
             at_zero=base.losses[parameter.loss],
             resolution=self.settings.thresholds.okay / 30,
             loudest=loudest,
+            noise=self._noise_of(parameter.loss) if loudest else math.inf,
         )
 
     def examine_one(
@@ -177,7 +239,7 @@ class Examination:
             judgement = Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
             return self._finding(target, parameter, None, judgement, scale)
 
-        measurement = self._measure(target, advance)
+        measurement = self._screened.get(position) or self._measure(target, advance)
         if gradient is None:
             judgement = judge_missing(measurement, depends(target, self.settings.seed))
         else:
@@ -245,7 +307,7 @@ class Examination:
             score=_score_shown(measurement, judgement.reason),
             numerical_norm=measurement.numerical_norm / abs(scale),
             error_bar=measurement.score_bar,
-            worst=_worst_coordinates(target, scale) if wrong else (),
+            worst=self._worst_coordinates(target, scale) if wrong else (),
             detectable_error=math.sqrt(measurement.bar_square) / abs(scale),
         )
         squared = scale**2
@@ -255,6 +317,32 @@ class Examination:
             measurement.numerical_square / squared,
             measurement.analytic_square / squared,
         )
+
+    def _worst_coordinates(self, target: Target, scale: float) -> tuple[Coordinate, ...]:
+        """The most deviating entries among those that bisection and the largest gradients point to.
+
+        Only of the first few failing variables: where one layer corrupts all before it, their
+        entries tell nothing more.
+        """
+        if self._localised >= _MOST_LOCALISED:
+            return ()
+        self._localised += 1
+        coordinates = []
+        for index in suspicious_entries(target, _WORST_SHOWN):
+            line: Line = measure_coordinate(target, index)
+            unit = target.scale * scale
+            analytic = math.nan if target.gradient is None else line.analytic / unit
+            coordinates.append(
+                Coordinate(
+                    index, analytic, line.slope.value / unit, line.slope.error_bar / abs(unit)
+                )
+            )
+
+        def deviation(coordinate: Coordinate) -> float:
+            gap = abs(np.nan_to_num(coordinate.analytic) - coordinate.numerical)
+            return math.inf if math.isnan(gap) else gap
+
+        return tuple(sorted(coordinates, key=deviation, reverse=True))
 
 
 def _score_shown(measurement: Measurement, reason: str) -> float:
@@ -274,24 +362,6 @@ def parity(value: float, trained: float) -> float:
     if value == trained:
         return 0.0
     return abs(value - trained) / max(abs(value), abs(trained))
-
-
-def _worst_coordinates(target: Target, scale: float) -> tuple[Coordinate, ...]:
-    """The most deviating entries among those that a bisection and the largest gradients point to."""
-    coordinates = []
-    for index in suspicious_entries(target, _WORST_SHOWN):
-        line: Line = measure_coordinate(target, index)
-        unit = target.scale * scale
-        analytic = math.nan if target.gradient is None else line.analytic / unit
-        coordinates.append(
-            Coordinate(index, analytic, line.slope.value / unit, line.slope.error_bar / abs(unit))
-        )
-
-    def deviation(coordinate: Coordinate) -> float:
-        gap = abs(np.nan_to_num(coordinate.analytic) - coordinate.numerical)
-        return math.inf if math.isnan(gap) else gap
-
-    return tuple(sorted(coordinates, key=deviation, reverse=True))
 
 
 def _outranks(new: Finding, old: Finding) -> bool:

@@ -13,7 +13,7 @@ def suspicious_entries(target: Target, count: int) -> list[tuple[int, ...]]:
     """Entries where numerical and analytic gradient are most likely to differ.
 
     A Gaussian direction, masked to half of the entries again and again, always the half with the
-    larger gap, ends at an entry that is wrong: about 2·log₂(n) slopes for n entries. The entries
+    larger gap, ends at an entry that is wrong: about log₂(n) slopes for n entries. The entries
     with the largest analytic gradients fill the list up.
 
     Args:
@@ -39,18 +39,25 @@ def suspicious_entries(target: Target, count: int) -> list[tuple[int, ...]]:
 
 def _bisect(target: Target, attempt: int, excluded: set[int]) -> int:
     rng = generator(0, target.path, f"bisection {attempt}")
-    direction = gaussian(rng, target.value).ravel()
+    direction = gaussian(rng, target.value.shape, target.scale).ravel()
     candidates = np.setdiff1d(np.arange(direction.size), sorted(excluded))
+    gap = _gap(target, direction, candidates)
     while candidates.size > 1:
         half = candidates.size // 2
-        halves = (candidates[:half], candidates[half:])
-        gaps = [_gap(target, direction, part) for part in halves]
-        candidates = halves[0] if gaps[0] >= gaps[1] else halves[1]
+        # Slopes add up, so what the first half does not explain is in the second.
+        first = _gap(target, direction, candidates[:half])
+        in_first = abs(first) >= abs(gap - first)
+        candidates = candidates[:half] if in_first else candidates[half:]
+        gap = first if in_first else gap - first
     return int(candidates[0])
 
 
 def _gap(target: Target, direction: Array, kept: Array) -> float:
+    """Numerical less analytic slope along a direction masked to some entries."""
     masked = np.zeros_like(direction)
     masked[kept] = direction[kept]
-    analytic, slope = target.slope_at(masked.reshape(target.value.shape), FIRST_STEP)
-    return abs(slope.value - analytic)
+    masked = masked.reshape(target.value.shape)
+    step = FIRST_STEP / 4
+    ahead, behind = target.displaced(step * masked), target.displaced(-step * masked)
+    analytic = 0.0 if target.gradient is None else float(np.vdot(masked, target.gradient))
+    return (ahead - behind) / (2 * step) - analytic

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfcheck.batch import Batch
-from tfcheck.directions import gaussian, generator
+from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import TraceError
 from tfcheck.internals import variable_dtype
 from tfcheck.promotion import purify
@@ -320,7 +320,9 @@ class Objective:
             if parameter.loss != loss or not parameter.inputs:
                 continue
             value = np.asarray(base.inputs[parameter.inputs[0]], np.float64)
-            change = NUDGE * gaussian(generator(seed, parameter.path, "nudge"), value)
+            change = NUDGE * gaussian(
+                generator(seed, parameter.path, "nudge"), value.shape, scale_of(value)
+            )
             for position in parameter.inputs:
                 inputs[position] = tf.constant(
                     np.asarray(base.inputs[position], np.float64) + change
@@ -347,14 +349,45 @@ class Objective:
     def along(self, base: Base, parameter: Parameter) -> Callable[[Array], float]:
         """The loss of a parameter's tape as a function of that parameter's displacement."""
         inputs = list(base.inputs)
-        start = [np.asarray(inputs[position], np.float64) for position in parameter.inputs]
+        positions, values = self.along_inputs(base, parameter)
 
         def displaced(displacement: Array) -> float:
-            for position, value in zip(parameter.inputs, start, strict=True):
+            for position, value in zip(positions, values, strict=True):
                 inputs[position] = tf.constant(value + displacement)
             return self.loss(parameter.loss, inputs)
 
         return displaced
+
+    def along_many(
+        self, base: Base, parameters: Sequence[Parameter], units: Sequence[float]
+    ) -> Callable[[Array], float]:
+        """The loss of several parameters as a function of their displacement as one flat vector.
+
+        Args:
+            base: the point.
+            parameters: parameters of one loss.
+            units: how far each moves where the vector's entries are 1.
+        """
+        moves = [self.along_inputs(base, parameter) for parameter in parameters]
+        inputs = list(base.inputs)
+
+        def displaced(displacement: Array) -> float:
+            start = 0
+            for (positions, values), unit in zip(moves, units, strict=True):
+                size, shape = values[0].size, values[0].shape
+                change = unit * displacement[start : start + size].reshape(shape)
+                for position, value in zip(positions, values, strict=True):
+                    inputs[position] = tf.constant(value + change)
+                start += size
+            return self.loss(parameters[0].loss, inputs)
+
+        return displaced
+
+    @staticmethod
+    def along_inputs(base: Base, parameter: Parameter) -> tuple[tuple[int, ...], list[Array]]:
+        """The positions of a parameter's inputs and their values at a point."""
+        values = [np.asarray(base.inputs[position], np.float64) for position in parameter.inputs]
+        return parameter.inputs, values
 
 
 def _require_one_graph(calls: Sequence[TapeCall], graph: Any) -> None:
