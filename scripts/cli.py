@@ -13,14 +13,19 @@ import click
 
 from tfcheck._version import __version__
 from tfcheck.errors import TfcheckError
-from tfcheck.scripts.audit import audit
+from tfcheck.scripts.audit import TRACEBACK, audit
 from tfcheck.scripts.demo import demo
-from tfcheck.scripts.surroundings import TRACEBACK
 from tfcheck.scripts.ui import ui
 
 REFUSED = 2  # click's own code for wrong usage
 CRASHED = 70  # EX_SOFTWARE. Python's own 1 would read as a wrong gradient.
 INTERRUPTED = 130
+
+
+class Refused(click.ClickException):
+    """What cannot be done as asked, in one sentence."""
+
+    exit_code = REFUSED
 
 
 class Commands(click.Group):
@@ -36,10 +41,9 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except TfcheckError as error:
             if ctx.meta.get(TRACEBACK):
-                traceback.print_exception(error)
-            refusal = click.ClickException(str(error))
-            refusal.exit_code = REFUSED
-            raise refusal from error
+                traceback.print_exception(error.__cause__ or error)
+                click.echo(err=True)
+            raise Refused(str(error)) from error
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
             sys.exit(INTERRUPTED)
@@ -47,7 +51,7 @@ class Commands(click.Group):
             raise  # click knows what to do
         except Exception:  # noqa: BLE001 - shown whole, with an exit code of its own
             traceback.print_exc()
-            click.echo("\nThis is a mistake in tfcheck, not in your model.", err=True)
+            click.echo("\nThis is most likely a mistake in tfcheck. Please report it.", err=True)
             sys.exit(CRASHED)
 
 
@@ -55,11 +59,13 @@ class Commands(click.Group):
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="tfcheck", message="%(prog)s %(version)s")
 def main() -> None:
     """Gradient checking for Keras 3 models on TensorFlow.
 
-    Is the backward pass right, and which layer is wrong? Start with: tfcheck demo
+    Is the backward pass right, and if not, which layer is wrong?
+
+    Start with: tfcheck demo
     """
 
 

@@ -58,16 +58,10 @@ class Swish(keras.layers.Layer):  # type: ignore[misc]
 def digit_reader(formula: Callable[..., tf.Tensor]) -> keras.Model:
     """A compiled reader of 8×8 digits, the same weights each time."""
     keras.utils.set_random_seed(7)
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((64,)),
-            layers.Dense(32, name="hidden"),
-            Swish(formula, name=CULPRIT),
-            layers.Dense(10, name="logits"),
-        ],
-        name="digit_reader",
-    )
+    inputs = keras.Input((64,))
+    hidden = keras.layers.Dense(32, name="hidden")(inputs)
+    logits = keras.layers.Dense(10, name="logits")(Swish(formula, name=CULPRIT)(hidden))
+    model = keras.Model(inputs, logits, name="digit_reader")
     model.compile(
         optimizer=keras.optimizers.Adam(5e-3),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

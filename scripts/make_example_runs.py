@@ -232,7 +232,7 @@ def shrink_pictures(store: Path) -> None:
 
     for path in store.rglob("*.png"):
         with PIL.Image.open(path) as picture:
-            few = picture.convert("RGB").quantize(256)
+            few = picture.convert("RGB").quantize(96, method=PIL.Image.Quantize.MAXCOVERAGE)
         few.save(path, optimize=True)
 
 

@@ -1,4 +1,4 @@
-"""What the commands run in: quiet libraries, a terminal or none, and the name they were called by."""
+"""What the commands run in: quiet libraries, a terminal or none, and what they were called."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,34 +18,63 @@ from tfcheck.errors import BackendError
 if TYPE_CHECKING:
     from rich.console import Console
 
-TRACEBACK = "tfcheck.traceback"
-"""Key in click's `meta`: whether the user asked to see the traceback of a refusal."""
-
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done and how much there is (0: unknown)."""
 
 WIDTH_WITHOUT_TERMINAL = 100
 
 
-def prepare_libraries() -> None:
-    """Set what TensorFlow, Keras and MLflow read when they are first imported.
-
-    What the user has set stays.
-
-    Raises:
-        BackendError: if the user has chosen another backend for Keras.
-    """
+def require_tensorflow_backend() -> None:
+    """Raise a `BackendError` if the user has chosen another backend for Keras."""
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend != "tensorflow":
         raise BackendError(
             "tfcheck checks Keras models on the TensorFlow backend. Received: "
             f"KERAS_BACKEND={backend!r}. Set the environment variable KERAS_BACKEND=tensorflow."
         )
-    os.environ["KERAS_BACKEND"] = backend
+
+
+def import_quietly() -> None:
+    """Import TensorFlow and Keras without what they print, and keep them and MLflow quiet after.
+
+    What the user has set of their environment variables stays.
+
+    Raises:
+        BackendError: if the user has chosen another backend for Keras.
+    """
+    require_tensorflow_backend()
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Making a database takes MLflow some 30 lines.
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if "tensorflow" not in sys.modules:
+        with native_noise_held_back():
+            import keras  # noqa: F401 - loads TensorFlow
+
+
+@contextmanager
+def native_noise_held_back() -> Iterator[None]:
+    """Hold back what is written to the process's standard error, and show it if the block fails.
+
+    TensorFlow's first messages come from C++ before it has read any setting.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without standard error
+        yield
+        return
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            noise.seek(0)
+            os.write(kept, noise.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def standard_output() -> Console:
@@ -67,29 +97,33 @@ def progress_line(first: str) -> Iterator[Progress]:
     Yields:
         A function to call as the work goes on.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda what, done, total: None
+    if not sys.stderr.isatty():
+        yield _say_nothing
         return
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-    line = Progress(
-        SpinnerColumn(style="cyan"),
-        BarColumn(bar_width=24, complete_style="cyan", pulse_style="cyan"),
-        TextColumn("{task.description}", style="dim", markup=False),
-        console=console,
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),
-    )
-    with line:
-        task = line.add_task(first, total=None)
+    # A duplicate, so that it shows while noise is held back.
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as terminal:
+        line = Progress(
+            SpinnerColumn(style="cyan"),
+            BarColumn(bar_width=24, complete_style="cyan", pulse_style="cyan"),
+            TextColumn("{task.description}", style="dim", markup=False),
+            console=Console(file=terminal),
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        with line:
+            task = line.add_task(first, total=None)
 
-        def show(what: str, done: int, total: int) -> None:
-            line.update(task, description=what, completed=done, total=total or None)
+            def show(what: str, done: int, total: int) -> None:
+                line.update(task, description=what, completed=done, total=total or None)
 
-        yield show
+            yield show
+
+
+def _say_nothing(_what: str, _done: int, _total: int) -> None:
+    """Where there is no terminal, nobody watches."""
 
 
 def command_name() -> str:

@@ -68,10 +68,10 @@ def every_artifact(client: MlflowClient, run_id: str, folder: str = "") -> Itera
 
 def test_outcomes(client: MlflowClient) -> None:
     """Each planted bug was found, at the layer it was planted in, and nothing else was."""
-    found = {
-        name: (run.data.tags["gradcheck.verdict"], run.data.tags["gradcheck.culprits"])
-        for name, run in runs_of(client).items()
-    }
+    found = {}
+    for name, run in runs_of(client).items():
+        culprit = run.data.tags["gradcheck.culprits"].rpartition("/")[2]
+        found[name] = (run.data.tags["gradcheck.verdict"], culprit)
     assert found == OUTCOMES
 
 
