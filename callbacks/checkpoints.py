@@ -99,11 +99,7 @@ class Checkpoints:
 
 
 def _whole(name: str, value: int | Iterable[int]) -> frozenset[int]:
-    numbers = (value,) if isinstance(value, int | np.integer) else value
-    try:
-        chosen = list(numbers)
-    except TypeError:
-        chosen = [numbers]
+    chosen: list[Any] = list(value) if isinstance(value, Iterable) else [value]
     for number in chosen:
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
             raise ArgumentError(

@@ -108,12 +108,12 @@ class GradientCheck(keras.callbacks.Callback):
         self.run_id = run_id
         self.loss_fn = loss_fn
         self._batch: Batch = first_batch(x, y, sample_weight)
+        self._logger: Any = None
         self._begin_afresh()
 
     def _begin_afresh(self) -> None:
         self._reports: list[GradientReport] = []
         self._checker: GradientChecker | None = None
-        self._logger: Any = None
         self._epoch = 0
         self._step = 0
         self._start_is_due = False
@@ -130,7 +130,7 @@ class GradientCheck(keras.callbacks.Callback):
         if self.tracking == "mlflow":
             from tfcheck.tracking import MlflowTracking
 
-            self._logger = MlflowTracking(self.run_id)
+            self._logger = self._logger or MlflowTracking(self.run_id)
             self._logger.start(self.settings)
         if self.checkpoints.start:
             if self.model.built and self.model.weights:
@@ -186,7 +186,7 @@ class GradientCheck(keras.callbacks.Callback):
             if self._checker is None:
                 self._checker = GradientChecker(self.model, self.settings, self.loss_fn)
             report = self._checker.check(self._batch, step=step, checkpoint=checkpoint)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, training goes on
             failure = error
             report = _error_report(error, self, step, checkpoint)
         self._reports.append(report)

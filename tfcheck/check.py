@@ -148,7 +148,9 @@ class GradientChecker:
         examination = Examination(objective, base, self.settings, progress)
         findings = examination.examine()
         wrong = [finding.report for finding in findings if finding.report.path not in declared]
-        culprits = find_culprits(self.model, batch, wrong, self.settings, self.loss_fn, progress)
+        culprits = find_culprits(
+            self.model, batch, wrong, self.settings, loss_fn=self.loss_fn, progress=progress
+        )
         progress("done", 1, 1)
         return assemble(
             findings,

@@ -29,6 +29,7 @@ def find_culprits(
     batch: Batch,
     variables: Sequence[VariableReport],
     settings: Settings,
+    *,
     loss_fn: LossFunction | None,
     progress: Progress,
 ) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ class _Suspects:
         self._failed = failed
 
     def fails(self, loss: int) -> bool:
-        """Whether a gradient of this loss is wrong: of a cut input, or of a variable that failed."""
+        """Whether a gradient of this loss is wrong: of a cut input or a variable that failed."""
         objective, base = self._examination.objective, self._examination.base
         if not math.isfinite(base.losses[loss]):
             return self._makes_nonfinite(loss)

@@ -120,8 +120,8 @@ class Examination:
                 self.base,
                 members,
                 self.settings,
-                self._loudest[loss],
-                self._noise_of(loss),
+                loudest=self._loudest[loss],
+                noise=self._noise_of(loss),
             ):
                 scale = next(m.scale for m in members if m.position == position)
                 judgement = judge_measurement(
@@ -305,7 +305,7 @@ class Examination:
         report = replace(
             report,
             score=_score_shown(measurement, judgement.reason),
-            numerical_norm=measurement.numerical_norm / abs(scale),
+            numerical_norm=_numerical_norm_shown(measurement, judgement.reason) / abs(scale),
             error_bar=measurement.score_bar,
             worst=self._worst_coordinates(target, scale) if wrong else (),
             detectable_error=math.sqrt(measurement.bar_square) / abs(scale),
@@ -345,6 +345,12 @@ class Examination:
         return tuple(sorted(coordinates, key=deviation, reverse=True))
 
 
+def _numerical_norm_shown(measurement: Measurement, reason: str) -> float:
+    """‖ĝ‖ for the report: measured jointly and too small to be seen, it is unknown."""
+    unseen = reason == "below_resolution" and not measurement.lines
+    return math.nan if unseen else measurement.numerical_norm
+
+
 def _score_shown(measurement: Measurement, reason: str) -> float:
     """The score for the report: two gradients that are both zero within the bar have none."""
     if reason == "below_resolution":
@@ -365,8 +371,11 @@ def parity(value: float, trained: float) -> float:
 
 
 def _outranks(new: Finding, old: Finding) -> bool:
-    key = lambda finding: (finding.report.verdict.severity, np.nan_to_num(finding.report.score))  # noqa: E731
-    return bool(key(new) > key(old))
+    """Whether a variable's new finding is worse; several tapes give it several findings."""
+    severity, before = new.report.verdict.severity, old.report.verdict.severity
+    if severity != before:
+        return severity > before
+    return bool(np.nan_to_num(new.report.score) > np.nan_to_num(old.report.score))
 
 
 class _Meter:
@@ -375,7 +384,7 @@ class _Meter:
     def __init__(
         self, progress: Progress, path: str, done: int, total: int, *, counting: bool = True
     ) -> None:
-        self._tell = lambda: progress(path, self._done, total)
+        self._progress, self._path, self._total = progress, path, total
         self._done = done
         self._counting = counting
         self._tell()
@@ -386,6 +395,9 @@ class _Meter:
             self._done += count
             if self._done % 64 == 0:
                 self._tell()
+
+    def _tell(self) -> None:
+        self._progress(self._path, self._done, self._total)
 
 
 def some(names: Sequence[str], shown: int = 4) -> str:

@@ -54,6 +54,7 @@ def measure_jointly(
     base: Base,
     members: Sequence[Member],
     settings: Settings,
+    *,
     loudest: float,
     noise: float,
 ) -> Iterator[tuple[int, Measurement]]:

@@ -79,7 +79,8 @@ def judge_measurement(
         return Judgement(
             Verdict.PASS if negligible else Verdict.INCONCLUSIVE,
             "below_resolution",
-            f"Both gradients are zero within the error bar: an error above {bar:.1e} would have been seen.",
+            "Both gradients are zero within the error bar: an error above "
+            f"{bar:.1e} would have been seen.",
         )
     return Judgement(verdict)
 

@@ -89,7 +89,7 @@ class Measurement:
 
     @property
     def numerical_norm(self) -> float:
-        """‖ĝ‖, as far from the exact ‖g‖ as the lines show the two gradients to differ in length."""
+        """‖ĝ‖: the exact ‖g‖, corrected by how the lines show the two to differ in length."""
         square = self.analytic_norm**2 + self.numerical_square - self.analytic_square
         return math.sqrt(square if square > 0 else self.numerical_square)
 
@@ -175,7 +175,7 @@ class Target:
         return Line(analytic[best.step], best, first_gap, first.smooth)
 
     def first_step(self, reference: float) -> float:
-        """Where to begin: within the range in which slopes of size `reference` could be straight."""
+        """Where to begin: where a loss with slopes of size `reference` could be straight."""
         straight = _STRAIGHT * abs(self.at_zero) / reference if reference > 0 else math.inf
         exponent = math.floor(math.log2(straight)) if 0 < straight < math.inf else 0
         return max(min(FIRST_STEP, 2.0**exponent), 64 * SMALLEST_STEP)
@@ -250,7 +250,7 @@ def measure_every_coordinate(
 
     Args:
         target: the variable.
-        epsilon: a fixed absolute step; None to choose it from the entries with the largest gradients.
+        epsilon: a fixed absolute step; None to choose it by the entries with large gradients.
         progress: called with the number of entries done since the last call.
     """
     gradient = np.zeros(target.value.shape) if target.gradient is None else target.gradient
@@ -290,7 +290,7 @@ def measure_every_coordinate(
 
 
 def _sweep_bars(probes: list[Line], numerical: Array, step: float) -> Array:
-    """Error bars of plain central differences, from what the probes showed of noise and truncation."""
+    """Error bars of plain differences, from what the probes showed of noise and truncation."""
     roundoff = 6 * math.sqrt(2) * max(probe.slope.noise for probe in probes) / (2 * step)
     truncation = max(
         min(1.0, probe.slope.truncation / abs(probe.slope.value)) if probe.slope.value else 0.0

@@ -437,9 +437,11 @@ def _concrete(whole: Any, feeds: Sequence[tf.Tensor], fetches: Any) -> Callable[
     # A pruned function called directly describes every argument in text first, at 10 ms a call.
     pruned = whole.prune(feeds, fetches)
     specs = [tf.TensorSpec(feed.shape, feed.dtype) for feed in feeds]
-    return tf.function(lambda *inputs: pruned(*inputs), autograph=False).get_concrete_function(
-        *specs
-    )
+
+    def evaluate(*inputs: tf.Tensor) -> Any:
+        return pruned(*inputs)
+
+    return tf.function(evaluate, autograph=False).get_concrete_function(*specs)
 
 
 def _live(variable: Any) -> tf.Variable:

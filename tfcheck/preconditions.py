@@ -1,4 +1,4 @@
-"""What must hold before any work begins: options, backend and model, each with one clear sentence."""
+"""What must hold before any work begins: options, backend, model; one clear sentence each."""
 
 from __future__ import annotations
 

@@ -16,11 +16,13 @@ Control dependencies are dropped: printing, assertions and state updates are no 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfcheck.errors import TraceError
@@ -316,7 +318,7 @@ class _Body:
         return random
 
     def _promote_attributes(self, node: Any, definition: Any) -> bool:
-        """Set a node's types to the highest precision it has a kernel for; False if below float64."""
+        """Set a node's types to the highest precision with a kernel; False if below float64."""
         attributes = {
             attribute.name: attribute
             for attribute in definition.attr
@@ -494,14 +496,15 @@ def _impure(node: Any) -> TraceError:
 
 
 def _canonical(ref: str, in_function: bool) -> str:
-    """One spelling a tensor: `"node:0"` in graphs; `"node:output:0"` or `"argument"` in functions."""
+    """One spelling a tensor: `"node:0"` in graphs, `"node:output:0"` in functions."""
     return ref if in_function or ":" in ref else f"{ref}:0"
 
 
 def _first_output(node: Any, in_function: bool) -> str:
     if not in_function:
         return f"{node.name}:0"
-    outputs = op_definition(node.op).output_arg
+    definition = op_definition(node.op)
+    outputs = definition.output_arg if definition is not None else ()
     return f"{node.name}:{outputs[0].name}:0" if outputs else node.name
 
 
@@ -585,10 +588,64 @@ def _called_functions(node: Any) -> Iterable[str]:
 
 
 def _promote_constant(node: Any) -> None:
-    if node.attr["dtype"].type in LOW_FLOATS:
+    dtype = node.attr["dtype"].type
+    if dtype in LOW_FLOATS:
         value = tf.make_ndarray(node.attr["value"].tensor)
-        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype=tf.float64))
+        precise = value.astype(np.float64) if dtype == FLOAT else _as_meant(value)
+        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(precise, dtype=tf.float64))
         node.attr["dtype"].type = DOUBLE
+
+
+def _as_meant(value: Any) -> Any:
+    """A constant in half precision as it was meant before it was rounded.
+
+    A formula and its derivative hold different constants, √2 and 2/√π for erf, and three rounded
+    digits of each do not belong together. Known ones are restored; others become the shortest
+    decimal number that rounds to them. Wherever a constant stands, it is restored alike.
+    """
+    precise = value.astype(np.float64)
+    if value.size > _LARGEST_LITERAL:
+        return precise
+    restored = [_restored(number) for number in value.ravel()]
+    return np.array(restored, np.float64).reshape(value.shape)
+
+
+def _restored(number: Any) -> float:
+    for known in _KNOWN_CONSTANTS:
+        for signed in (known, -known):
+            if number.dtype.type(signed) == number:
+                return signed
+    return float(str(number))
+
+
+_LARGEST_LITERAL = 16
+_KNOWN_CONSTANTS = tuple(
+    value
+    for value in (
+        *(math.sqrt(2) ** power for power in (-1, 1)),
+        *(math.sqrt(math.pi) ** power for power in (-2, -1, 1, 2)),
+        2 / math.sqrt(math.pi),
+        math.sqrt(2 / math.pi),
+        1 / math.sqrt(2 * math.pi),
+        math.sqrt(2 * math.pi),
+        2 * math.pi,
+        0.5 * math.log(2 * math.pi),
+        math.log(2 * math.pi),
+        math.log(2),
+        1 / math.log(2),
+        math.log(10),
+        1 / math.log(10),
+        math.e,
+        1 / 3,
+        2 / 3,
+        1 / 6,
+        0.044715,
+        3 * 0.044715,
+        1.0507009873554805,
+        1.6732632423543772,
+        1.0507009873554805 * 1.6732632423543772,
+    )
+)
 
 
 def _reachable(nodes: Mapping[str, Any], wanted: Iterable[str]) -> list[Any]:

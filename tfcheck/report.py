@@ -202,6 +202,35 @@ class GradientReport:
         """How many variables have this verdict (declared mismatches are not counted)."""
         return sum(variable.verdict is verdict and variable.counts for variable in self.variables)
 
+    def relative_to_model(self) -> GradientReport:
+        """The same report with paths that leave out the model's own name.
+
+        Keras numbers models (`sequential`, `sequential_1`), so only what comes after the name is
+        the same from run to run.
+        """
+        prefix = f"{self.model}/"
+
+        def short(path: str) -> str:
+            return path.removeprefix(prefix)
+
+        layers = tuple(
+            dataclasses.replace(
+                layer,
+                path=short(layer.path),
+                variables=tuple(
+                    dataclasses.replace(v, path=short(v.path), layer=short(v.layer))
+                    for v in layer.variables
+                ),
+            )
+            for layer in self.layers
+        )
+        return dataclasses.replace(
+            self,
+            layers=layers,
+            culprits=tuple(map(short, self.culprits)),
+            frozen=tuple(map(short, self.frozen)),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dictionaries, lists, numbers and strings, ready for JSON.
 

@@ -207,7 +207,7 @@ def _inference_step(model: keras.Model, batch: Batch) -> Callable[[Any], Any]:
 def _explain(error: Exception, batch: Batch, source: str) -> Exception:
     shapes = ", ".join(f"{dtype}{list(shape)}" for shape, dtype in batch.signature())
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[0] if lines else type(error).__name__
+    reason = (lines[0] if lines else type(error).__name__).rstrip(".") + "."
     if isinstance(error, ValueError | TypeError | tf.errors.InvalidArgumentError):
         return BatchError(
             f"The batch must fit the model. Received: {shapes}; {source} says: {reason} "
@@ -278,7 +278,7 @@ def _listening(recording: Recording) -> Iterator[None]:
 
 
 def _descendants(cls: type) -> list[type]:
-    children = cls.__subclasses__()
+    children: list[type] = cls.__subclasses__()
     return list(dict.fromkeys([*children, *(d for child in children for d in _descendants(child))]))
 
 

@@ -70,7 +70,11 @@ class RunLog:
         run = self._client.get_run(self.run_id)
         if self._earlier is None:
             self._earlier = self._read_earlier() if "gradcheck.schema" in run.data.tags else ()
-        reports = (*self._earlier, *(entry.report for entry in entries))
+        # Runs are compared by name, and Keras numbers models.
+        reports = tuple(
+            report.relative_to_model()
+            for report in (*self._earlier, *(entry.report for entry in entries))
+        )
 
         self._write_numbers(run, reports, entries[self.logged :])
         self.logged = len(entries)
@@ -98,7 +102,7 @@ class RunLog:
         metrics = [
             Metric(name, value, entry.made_at, history.step_of(entry.report))
             for entry in fresh
-            for name, value in schema.metrics(entry.report).items()
+            for name, value in schema.metrics(entry.report.relative_to_model()).items()
         ]
         params = _new_params(run, fresh[-1].report.settings) if fresh else []
         tag_list = [RunTag(name, value) for name, value in tags.items()]
