@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfcheck.assemble import (
     assemble,
@@ -18,12 +19,13 @@ from tfcheck.assemble import (
 )
 from tfcheck.batch import Batch, first_batch
 from tfcheck.culprits import find_culprits
-from tfcheck.examine import Examination, Progress
+from tfcheck.errors import TfcheckError
+from tfcheck.examine import Examination, Finding, Progress
 from tfcheck.objective import Objective
 from tfcheck.preconditions import make_settings, require_backend, require_checkable
 from tfcheck.report import GradientReport, Settings
 from tfcheck.tracing import LossFunction, trace_step
-from tfcheck.verdict import Thresholds
+from tfcheck.verdict import Thresholds, Verdict
 
 
 def check_gradients(
@@ -111,17 +113,53 @@ class GradientChecker:
         self.loss_fn = loss_fn
         self._objectives: dict[Any, Objective] = {}
 
-    def objective(self, batch: Batch) -> Objective:
-        """The traced and promoted step for batches of this kind."""
+    def objective(self, batch: Batch, *, layers: bool = False) -> Objective:
+        """The traced and promoted step for batches of this kind; traced once.
+
+        Args:
+            batch: a batch of the kind.
+            layers: whether layers are listened to, as the search for a culprit needs.
+        """
         key = (
             batch.signature(),
+            layers,
             id(getattr(self.model, "optimizer", None)),
             tuple(variable.trainable for variable in self.model.variables),
         )
         if key not in self._objectives:
-            traced = trace_step(self.model, batch, loss_fn=self.loss_fn, phase=self.settings.phase)
+            traced = trace_step(
+                self.model,
+                batch,
+                loss_fn=self.loss_fn,
+                phase=self.settings.phase,
+                layers=layers,
+            )
             self._objectives[key] = Objective(traced)
         return self._objectives[key]
+
+    def _culprits(
+        self, batch: Batch, findings: Sequence[Finding], declared: Set[str], progress: Progress
+    ) -> tuple[str, ...]:
+        failed = {
+            finding.report.path
+            for finding in findings
+            if finding.report.verdict is Verdict.FAIL and finding.report.path not in declared
+        }
+        if not failed:
+            return ()
+        progress("looking for the culprit", 0, 1)
+        own_step = (
+            type(self.model).train_step is not keras.Model.train_step
+            and self.loss_fn is None
+            and self.settings.phase == "train"
+        )
+        try:
+            objective = self.objective(batch, layers=True)
+            return find_culprits(
+                objective, batch, failed, self.settings, own_step=own_step, progress=progress
+            )
+        except (TfcheckError, tf.errors.OpError):
+            return ()
 
     def check(
         self,
@@ -147,10 +185,7 @@ class GradientChecker:
         base = objective.at(batch)
         examination = Examination(objective, base, self.settings, progress)
         findings = examination.examine()
-        wrong = [finding.report for finding in findings if finding.report.path not in declared]
-        culprits = find_culprits(
-            self.model, batch, wrong, self.settings, loss_fn=self.loss_fn, progress=progress
-        )
+        culprits = self._culprits(batch, findings, declared, progress)
         progress("done", 1, 1)
         return assemble(
             findings,

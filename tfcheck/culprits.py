@@ -8,81 +8,64 @@ those inputs, and for its variables that failed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Set
 
-import keras
 import numpy as np
 
 from tfcheck.batch import Batch
-from tfcheck.errors import TfcheckError
 from tfcheck.examine import Examination, Progress
 from tfcheck.objective import Objective
-from tfcheck.report import Settings, VariableReport
-from tfcheck.tracing import LossFunction, trace_step
+from tfcheck.report import Settings
 from tfcheck.verdict import Verdict
 
 _WRONG = (Verdict.FAIL, Verdict.SUSPECT)
 
 
 def find_culprits(
-    model: keras.Model,
+    objective: Objective,
     batch: Batch,
-    variables: Sequence[VariableReport],
+    failed: Set[str],
     settings: Settings,
     *,
-    loss_fn: LossFunction | None,
+    own_step: bool,
     progress: Progress,
 ) -> tuple[str, ...]:
     """The layers whose own backward pass is wrong, given that some variables failed.
 
     Args:
-        model: the model.
+        objective: the step, traced with its layers listened to.
         batch: the debug batch.
-        variables: what was found of the variables that count.
+        failed: paths of the variables whose gradients are wrong.
         settings: the options of the check.
-        loss_fn: what replaced the train step's loss, if anything did.
+        own_step: whether the step is a `train_step` of the user's own.
         progress: called as the search goes on.
 
     Returns:
         Paths of the culprits in the order of their calls; `"loss"` or `"train_step"` when no layer
-        fails alone; nothing when no variable failed.
+        fails alone.
     """
-    failed = {variable.path for variable in variables if variable.verdict is Verdict.FAIL}
-    if not failed:
-        return ()
-    progress("looking for the culprit", 0, 1)
-    try:
-        traced = trace_step(model, batch, loss_fn=loss_fn, phase=settings.phase, layers=True)
-        objective = Objective(traced)
-        base = objective.at(batch)
-    except TfcheckError:
-        return ()
-    layer_calls = traced.recording.layer_calls
+    base = objective.at(batch)
     suspects = _Suspects(Examination(objective, base, settings, progress), failed)
-    first = len(base.losses) - len(layer_calls)
-    loss_of = {id(call): first + position for position, call in enumerate(layer_calls)}
+    first = len(base.losses) - len(objective.layer_calls)
     guilty: dict[int, bool] = {}
     culprits: list[str] = []
-    for done, call in enumerate(layer_calls):
-        progress("looking for the culprit", done, len(layer_calls))
+    for done, call in enumerate(objective.layer_calls):
+        progress("looking for the culprit", done, len(objective.layer_calls))
         within = any(guilty[id(child)] for child in call.children)
-        alone = not within and suspects.fails(loss_of[id(call)])
+        alone = not within and suspects.fails(first + done)
         guilty[id(call)] = within or alone
         if alone:
             culprits.append(call.path)
     if culprits:
         return tuple(dict.fromkeys(culprits))
-    losses = range(objective.steps, first)
-    in_loss = any(suspects.fails(loss) for loss in losses)
-    own_step = type(model).train_step is not keras.Model.train_step
-    in_step = not in_loss and own_step and loss_fn is None and settings.phase == "train"
-    return ("train_step",) if in_step else ("loss",)
+    in_loss = any(suspects.fails(loss) for loss in range(objective.steps, first))
+    return ("train_step",) if own_step and not in_loss else ("loss",)
 
 
 class _Suspects:
     """Checks single losses of an objective in which layers were listened to."""
 
-    def __init__(self, examination: Examination, failed: set[str]) -> None:
+    def __init__(self, examination: Examination, failed: Set[str]) -> None:
         self._examination = examination
         self._failed = failed
 

@@ -81,6 +81,7 @@ class Objective:
         islands: operations without a float64 form.
         random_ops: operations that draw new numbers at every evaluation.
         lowest: lowest floating precision in the step as trained, such as `"float16"`.
+        layer_calls: the layer calls, where layers were listened to; their losses come last.
         evaluations: how often a loss was evaluated.
     """
 
@@ -95,6 +96,7 @@ class Objective:
             *recording.loss_calls,
             *(layer_call.call for layer_call in recording.layer_calls),
         ]
+        self.layer_calls = tuple(recording.layer_calls)
         self._captured = traced.captures
         self._variable_dtypes = {
             placeholder.op.name: tf.as_dtype(dtype)
