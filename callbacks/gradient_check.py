@@ -180,7 +180,7 @@ class GradientCheck(keras.callbacks.Callback):
         return TrainingState(self._iterations(), self._epoch, dict(logs or {}), at_epoch_end)
 
     def _check(self, checkpoint: str) -> None:
-        step = self._iterations()
+        step = self._step = self._iterations()
         failure: Exception | None = None
         try:
             if self._checker is None:
@@ -208,7 +208,8 @@ class GradientCheck(keras.callbacks.Callback):
             if self._logger is not None:
                 self._logger.close("FAILED")
             raise error
-        warnings.warn(message, GradientCheckWarning, stacklevel=3)
+        # Python would point at a line in here, and show the warning only once.
+        warnings.warn_explicit(message, GradientCheckWarning, "tfcheck", self._step)
         if action == "stop":
             self.model.stop_training = True
 
