@@ -133,7 +133,7 @@ class GradientCheck(keras.callbacks.Callback):
             self._logger = self._logger or MlflowTracking(self.run_id)
             self._logger.start(self.settings)
         if self.checkpoints.start:
-            if self.model.built and self.model.weights:
+            if self.model.weights:
                 self._check("start")
             else:
                 self._start_is_due = True

@@ -143,7 +143,8 @@ class GradientChecker:
         failed = {
             finding.report.path
             for finding in findings
-            if finding.report.verdict is Verdict.FAIL and finding.report.path not in declared
+            if finding.report.verdict in (Verdict.FAIL, Verdict.SUSPECT)
+            and finding.report.path not in declared
         }
         if not failed:
             return ()

@@ -78,6 +78,12 @@ class Examination:
         ]
         obstacles = [self._obstacle(loss) for loss in range(self.objective.steps)]
         self.notes.extend(dict.fromkeys(o.note for o in obstacles if o is not None and o.note))
+        if any(self.objective.draws):
+            self.notes.append(
+                f"The loss draws random numbers with {some(self.objective.random_ops)}. They were "
+                "drawn once and held fixed; draw them from a keras.random.SeedGenerator to train "
+                "reproducibly."
+            )
         if self.objective.islands:
             self.notes.append(
                 f"{len(self.objective.islands)} operation(s) have no float64 form and were "
@@ -246,7 +252,12 @@ class Examination:
             judgement = judge_measurement(measurement, thresholds, loudest, target.scale)
             if judgement.verdict is not Verdict.PASS:
                 judgement, measurement = self._second_look(position, judgement, measurement)
+        if judgement.verdict is Verdict.PASS and not judgement.reason and self._draws(parameter):
+            judgement = replace(judgement, reason="stochastic")
         return self._finding(target, parameter, measurement, judgement, scale)
+
+    def _draws(self, parameter: Parameter) -> bool:
+        return parameter.loss < self.objective.steps and self.objective.draws[parameter.loss]
 
     def _measure(self, target: Target, advance: Callable[[int], None]) -> Measurement:
         epsilon = None if self.settings.epsilon == "auto" else float(self.settings.epsilon)

@@ -84,6 +84,14 @@ def variable_dtype(handle: Any) -> int | None:
     return int(known.shape_and_type[0].dtype)
 
 
+def live_variable(variable: Any) -> Any:
+    """The `tf.Variable` behind a Keras variable.
+
+    `keras.Variable.value` is it only outside of layers: within one it may be a cast tensor.
+    """
+    return variable._value if isinstance(variable, keras.Variable) else variable
+
+
 def copy_mask(source: Any, target: Any) -> None:
     """Hand a tensor's Keras mask on to a copy of the tensor.
 

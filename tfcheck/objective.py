@@ -18,8 +18,8 @@ import tensorflow as tf
 from tfcheck.batch import Batch
 from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import TraceError
-from tfcheck.internals import variable_dtype
-from tfcheck.promotion import purify
+from tfcheck.internals import live_variable, variable_dtype
+from tfcheck.promotion import purify, reachable
 from tfcheck.tracing import Recording, TapeCall, TracedStep, is_variable
 
 Array = npt.NDArray[np.float64]
@@ -80,6 +80,8 @@ class Objective:
         source: what was traced.
         islands: operations without a float64 form.
         random_ops: operations that draw new numbers at every evaluation.
+        draws: for each loss of the step whether it depends on numbers from such operations, which
+            are drawn once and held fixed.
         lowest: lowest floating precision in the step as trained, such as `"float16"`.
         layer_calls: the layer calls, where layers were listened to; their losses come last.
         evaluations: how often a loss was evaluated.
@@ -124,11 +126,23 @@ class Objective:
         pure = purify(graph_def, self._variable_dtypes, fetches)
         self.islands, self.random_ops = pure.islands, pure.random_ops
         self._cuts = pure.cuts
+        nodes = {node.name: node for node in pure.graph_def.node}
+        drawn = {name.split(":")[0] for name in pure.drawn.values()}
+        self.draws = tuple(
+            not drawn.isdisjoint(
+                node.name for node in reachable(nodes, [pure.tensors[t.name] for t in call.targets])
+            )
+            for call in calls[: self.steps]
+        )
         present = {node.name for node in pure.graph_def.node}
         self._inputs = [index for index, name in enumerate(self._names) if name in present]
 
         def imported() -> dict[str, Any]:
-            wanted = [*pure.tensors.values(), *(cut.tensor for cut in pure.cuts)]
+            wanted = [
+                *pure.tensors.values(),
+                *(cut.tensor for cut in pure.cuts),
+                *pure.drawn.values(),
+            ]
             tensors = _import(pure.graph_def, wanted)
 
             def new(tensor: tf.Tensor) -> tf.Tensor:
@@ -139,6 +153,7 @@ class Objective:
             ]
             held = [
                 *(tensors[cut.tensor] for cut in pure.cuts),
+                *(tensors[name] for name in pure.drawn.values()),
                 *(weight for call in weights for weight in call if weight is not None),
                 *(new(source) for source in cut_at),
             ]
@@ -172,6 +187,7 @@ class Objective:
             for position, tensor in enumerate(self._outputs["held"])
         }
         self._position_of_cut = [held[cut.tensor] for cut in pure.cuts]
+        self._position_of_drawn = {ref: held[name] for ref, name in pure.drawn.items()}
         self._position_of_tensor = {
             tensor.name: held[pure.tensors[tensor.name]]
             for tensor in (
@@ -195,6 +211,7 @@ class Objective:
             fed = [
                 *range(len(self._inputs)),
                 *self._position_of_cut,
+                *self._position_of_drawn.values(),
                 *(
                     self._position_of_tensor[tensor.name]
                     for tensor in own
@@ -225,7 +242,7 @@ class Objective:
         ]
 
         def imported() -> list[tf.Tensor]:
-            tensors = _import(pure.graph_def, pure.tensors.values())
+            tensors = _import(pure.graph_def, [*pure.tensors.values(), *pure.drawn.values()])
 
             def new(tensor: tf.Tensor | None) -> tf.Tensor | None:
                 return (
@@ -247,6 +264,10 @@ class Objective:
             whole.graph.as_graph_element(f"{self._names[index]}:0")
             for index in self._as_trained_inputs
         ]
+        self._as_trained_drawn = {
+            ref: whole.graph.as_graph_element(name) for ref, name in pure.drawn.items()
+        }
+        feeds += self._as_trained_drawn.values()
         self._as_trained = _concrete(whole, feeds, whole.structured_outputs)
 
     def _find_parameters(self) -> None:
@@ -265,7 +286,7 @@ class Objective:
                     position = self._position_of_tensor[source.name]
                     parameters.append(Parameter(source, source.name, loss, (position,)))
                     continue
-                name = placeholder_of.get(id(_live(source).handle), "")
+                name = placeholder_of.get(id(live_variable(source).handle), "")
                 inputs = [position_of[name]] if name in position_of else []
                 inputs += [
                     position
@@ -289,12 +310,19 @@ class Objective:
                 if dtype is None
                 else tf.raw_ops.ReadVariableOp(resource=outside, dtype=dtype)
             )
-        as_trained = self._as_trained(*(values[index] for index in self._as_trained_inputs))
         inputs = [
             tf.cast(values[index], feed.dtype) if feed.dtype == tf.float64 else values[index]
             for index, feed in zip(self._inputs, self._feeds, strict=False)
         ]
         found = self._at_base(*inputs)
+        point = (*inputs, *found["held"])
+        as_trained = self._as_trained(
+            *(values[index] for index in self._as_trained_inputs),
+            *(
+                tf.cast(point[self._position_of_drawn[ref]], tensor.dtype)
+                for ref, tensor in self._as_trained_drawn.items()
+            ),
+        )
         scales = [
             float(scale) if np.isfinite(scale) and scale != 0 else 1.0 for scale in found["scales"]
         ]
@@ -304,7 +332,7 @@ class Objective:
             for gradient in _spread(call, of_call)
         ]
         return Base(
-            inputs=(*inputs, *found["held"]),
+            inputs=point,
             losses=tuple(float(loss) for loss in found["losses"]),
             losses_as_trained=tuple(float(loss) for loss in as_trained),
             scales=(*scales, *(1.0 for _ in self._calls[len(scales) :])),
@@ -444,10 +472,6 @@ def _concrete(whole: Any, feeds: Sequence[tf.Tensor], fetches: Any) -> Callable[
         return pruned(*inputs)
 
     return tf.function(evaluate, autograph=False).get_concrete_function(*specs)
-
-
-def _live(variable: Any) -> tf.Variable:
-    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def _unique_paths(variables: Sequence[Any]) -> dict[int, str]:

@@ -100,7 +100,8 @@ def require_checkable(model: Any, loss_fn: LossFunction | None) -> None:
             f"model must be a keras.Model. Received: {type(model).__name__}. Give the model itself."
         )
     name = model.name
-    if not model.built or not model.weights:
+    # A model that only has a train_step is never called, and so never marked as built.
+    if not model.weights:
         raise ModelError(
             f"A model must be built before it is checked. Received: unbuilt model {name!r}. "
             "Call it on a batch, or give it an Input."

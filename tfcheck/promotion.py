@@ -83,6 +83,8 @@ class PureGraph:
         graph_def: the rewritten graph, its functions included.
         tensors: new name of every fetched tensor, by its old name.
         cuts: values assigned to variables within the step.
+        drawn: for each tensor of raw random numbers, by its name, the tensor to feed in order to
+            hold them fixed; those drawn inside functions cannot be fed.
         islands: operations that kept a lower precision, as `"type (node)"`.
         random_ops: operations that draw new numbers at every evaluation, in the same form.
     """
@@ -90,6 +92,7 @@ class PureGraph:
     graph_def: Any
     tensors: dict[str, str]
     cuts: tuple[Cut, ...]
+    drawn: dict[str, str]
     islands: tuple[str, ...]
     random_ops: tuple[str, ...]
 
@@ -126,15 +129,31 @@ def purify(
 
     result = tf.compat.v1.GraphDef()
     result.versions.CopyFrom(graph_def.versions)
-    result.node.extend(_reachable(body.nodes, wanted))
+    result.node.extend(reachable(body.nodes, wanted))
     result.library.function.extend(program.finished.values())
+    kept = {node.name for node in result.node}
+
+    def noted(notes: Iterable[_Note]) -> tuple[str, ...]:
+        reached = (note for note in notes if note.in_function or note.node in kept)
+        return tuple(dict.fromkeys(f"{note.op} ({note.node})" for note in reached))
+
     return PureGraph(
         result,
         names,
         cuts,
-        tuple(dict.fromkeys(program.islands)),
-        tuple(dict.fromkeys(program.random_ops)),
+        {ref: body.resolve(ref) for ref in body.drawn if ref.split(":")[0] in kept},
+        noted(program.islands),
+        noted(program.random_ops),
     )
+
+
+@dataclass(frozen=True)
+class _Note:
+    """An operation that a reader should know of."""
+
+    op: str
+    node: str
+    in_function: bool
 
 
 # TensorFlow keeps one namespace of functions for the whole process.
@@ -160,8 +179,8 @@ class _Program:
     functions: Mapping[str, Any]
     promote: bool
     finished: dict[str, Any] = field(default_factory=dict)
-    islands: list[str] = field(default_factory=list)
-    random_ops: list[str] = field(default_factory=list)
+    islands: list[_Note] = field(default_factory=list)
+    random_ops: list[_Note] = field(default_factory=list)
     _memo: dict[tuple[str, _Kinds], _Specialised] = field(default_factory=dict)
 
     def visible(self, dtype: int) -> int:
@@ -219,7 +238,7 @@ class _Program:
                 output.type = self.visible(output.type)
             result_kinds.append(handle.dtype if handle else None)
             result.ret[output.name] = ref
-        result.node_def.extend(_reachable(body.nodes, result.ret.values()))
+        result.node_def.extend(reachable(body.nodes, result.ret.values()))
         self.finished[new_name] = result
         return _Specialised(new_name, tuple(result_kinds))
 
@@ -242,6 +261,7 @@ class _Body:
         self.nodes: dict[str, Any] = {}
         self.handles: dict[str, _Handle] = {}
         self.cuts: list[tuple[str, str]] = []
+        self.drawn: list[str] = []
         self._alias: dict[str, str] = {}
 
     def resolve(self, ref: str) -> str:
@@ -262,7 +282,9 @@ class _Body:
             for ref in node.input
             if not ref.startswith("^")
         ]
-        if node.op in _CALLS and any(
+        if node.op in self.program.functions:
+            self._add_named_call(node, inputs)
+        elif node.op in _CALLS and any(
             name in self.program.functions for name in _called_functions(node)
         ):
             self._add_call(node, inputs)
@@ -309,12 +331,13 @@ class _Body:
                 island = True
         random = self._note_random(node, definition)
         if island and not random:
-            self.program.islands.append(f"{node.op} ({node.name})")
+            self.program.islands.append(_Note(node.op, node.name, self.in_function))
 
     def _note_random(self, node: Any, definition: Any) -> bool:
         random = bool(_RANDOM.match(node.op))
         if random and definition.is_stateful:
-            self.program.random_ops.append(f"{node.op} ({node.name})")
+            self.program.random_ops.append(_Note(node.op, node.name, self.in_function))
+            self.drawn += _output_refs(node, definition, self.in_function)
         return random
 
     def _promote_attributes(self, node: Any, definition: Any) -> bool:
@@ -389,6 +412,20 @@ class _Body:
         for ref, kind in zip(refs, result_kinds, strict=True):
             if kind is not None:
                 self.declare_variable(ref, kind)
+
+    def _add_named_call(self, node: Any, inputs: list[str]) -> None:
+        """A call in the old form, in which a function's name stands for the operation."""
+        signature = self.program.functions[node.op].signature
+        call = tf.compat.v1.NodeDef(name=node.name, op="StatefulPartitionedCall", input=node.input)
+        call.attr["f"].func.name = node.op
+        for attribute, arguments in (("Tin", signature.input_arg), ("Tout", signature.output_arg)):
+            call.attr[attribute].list.SetInParent()
+            call.attr[attribute].list.type.extend(argument.type for argument in arguments)
+        self._add_call(call, inputs)
+        if self.in_function:
+            for position, argument in enumerate(signature.output_arg):
+                new = f"{node.name}:output:{position}"
+                self._alias[f"{node.name}:{argument.name}:0"] = new
 
     # -- variables -------------------------------------------------------------------------
 
@@ -648,7 +685,7 @@ _KNOWN_CONSTANTS = tuple(
 )
 
 
-def _reachable(nodes: Mapping[str, Any], wanted: Iterable[str]) -> list[Any]:
+def reachable(nodes: Mapping[str, Any], wanted: Iterable[str]) -> list[Any]:
     """The nodes that the wanted tensors depend on, in program order."""
     pending = [ref.split(":")[0] for ref in wanted]
     needed: set[str] = set()

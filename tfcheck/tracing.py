@@ -8,6 +8,7 @@ with the model's real variables captured by handle. During the trace, and only t
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import random
 import threading
@@ -20,8 +21,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfcheck.batch import Batch
-from tfcheck.errors import BatchError, TraceError
-from tfcheck.internals import copy_mask, lazily_built_parts, recorded_losses, sublayers
+from tfcheck.errors import BatchError, ModelError, TraceError
+from tfcheck.internals import (
+    copy_mask,
+    lazily_built_parts,
+    live_variable,
+    recorded_losses,
+    sublayers,
+)
 from tfcheck.silence import dropout_off
 
 LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
@@ -150,7 +157,7 @@ def trace_step(
     with _unchanged(model), dropout_off(model), _listening(recording):
         try:
             function = tf.compat.v1.wrap_function(run, specs)
-        except (TraceError, KeyboardInterrupt):
+        except (TraceError, ModelError, KeyboardInterrupt):
             raise
         except Exception as error:
             raise _explain(error, batch, source) from error
@@ -226,25 +233,45 @@ def _explain(error: Exception, batch: Batch, source: str) -> Exception:
 def _unchanged(model: keras.Model) -> Iterator[None]:
     """Put back what a trace changes in Python: recorded losses, built parts, random states."""
     layers = list(sublayers(model))
-    losses = [
-        (recorded_losses(layer), [list(part) for part in recorded_losses(layer)])
-        for layer in layers
+    unbuilt = [layer for layer in layers if not layer.built]
+    losses = [part for layer in layers for part in recorded_losses(layer)]
+    parts = [*lazily_built_parts(model), *model.metrics, *unbuilt]
+    contents = [(part, copy.copy(part)) for part in losses]
+    contents += [
+        (value, copy.copy(value))
+        for part in parts
+        for value in vars(part).values()
+        if isinstance(value, list | dict | set)
     ]
-    parts = [*lazily_built_parts(model), *model.metrics]
     attributes = [(part, dict(vars(part))) for part in parts]
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - users draw from it
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002 - users draw from it
     try:
-        yield
+        with tf.variable_creator_scope(_no_weights):
+            yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         for part, before in attributes:
             vars(part).clear()
             vars(part).update(before)
-        for (kept, ids), (kept_before, ids_before) in losses:
-            kept[:] = kept_before
-            ids.clear()
-            ids.update(ids_before)
+        for container, content in contents:
+            container.clear()
+            if isinstance(container, list):
+                container.extend(content)
+            else:
+                container.update(content)
+
+
+def _no_weights(create: Callable[..., Any], **options: Any) -> Any:
+    """Refuse to create weights during a trace: a layer that builds itself changes the model."""
+    if options.get("trainable", True):
+        raise ModelError(
+            "A model must be built before it is checked. Received: a layer that creates the "
+            f"variable {options.get('name')!r} in the training step. Call the layer once, or train "
+            "for a step, before the check."
+        )
+    return create(**options)
 
 
 # -- listening -------------------------------------------------------------------------------
@@ -314,15 +341,11 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
             variables, gradients = zip(*pairs, strict=True)
             recording.tape_calls.append(TapeCall(targets, weights, variables, gradients))
             reached = [(o, g) for o, g in zip(outputs, to_outputs, strict=True) if g is not None]
-            if reached:
-                recording.loss_calls.append(
-                    TapeCall(
-                        targets,
-                        weights,
-                        tuple(output for output, _ in reached),
-                        tuple(tf.convert_to_tensor(gradient) for _, gradient in reached),
-                    )
-                )
+            # One call each: an output may be computed from another.
+            recording.loss_calls += [
+                TapeCall(targets, weights, (output,), (tf.convert_to_tensor(gradient),))
+                for output, gradient in reached
+            ]
         return result
 
     return gradient
@@ -373,7 +396,7 @@ def listening_to_layers(recording: Recording) -> Iterator[None]:
         sources = [*inputs, *self.trainable_variables]
         if targets and sources:
             weights = [_cotangent(target, position) for position, target in enumerate(targets)]
-            found = differentiate(tape, targets, sources, weights)
+            found = differentiate(tape, targets, list(map(live_variable, sources)), weights)
             gradients = tuple(None if g is None else tf.convert_to_tensor(g) for g in found)
             layer_call = LayerCall(
                 self.path or self.name,
