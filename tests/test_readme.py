@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -12,12 +14,12 @@ def _block(language: str, number: int = 0) -> str:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)[number]
 
 
-def test_first_example_prints_what_the_readme_shows(capsys):
+def test_first_example_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
     """The first Python block runs as it stands, and finds what the table below it shows."""
     scope: dict[str, object] = {}
     exec(_block("python"), scope)  # noqa: S102 - our own README
     printed = capsys.readouterr().out
-    report = scope["callback"].reports[-1]
+    report = scope["callback"].reports[-1]  # type: ignore[attr-defined]
 
     shown = _block("text")
     rows = re.findall(r"^  (sequential\S*/\S+) .*?(✗ fail|✓ pass)", shown, re.MULTILINE)
@@ -30,7 +32,7 @@ def test_first_example_prints_what_the_readme_shows(capsys):
     assert "FAIL" in printed
 
 
-def test_options_of_the_tables_exist():
+def test_options_of_the_tables_exist() -> None:
     """Every option in the README's tables is a parameter of the callback, and none is missing."""
     import inspect
 

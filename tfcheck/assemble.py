@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -83,6 +83,14 @@ def assemble(
         layers=layers,
         **fields,
     )
+
+
+def blame(finding: Finding, misapplied: Mapping[str, str]) -> Finding:
+    """Fail a variable that the optimizer was given a wrong gradient for."""
+    note = misapplied.get(finding.report.path)
+    if note is None:
+        return finding
+    return replace(finding, report=replace(finding.report, verdict=Verdict.FAIL, note=note))
 
 
 def _declare(finding: Finding) -> Finding:

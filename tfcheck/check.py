@@ -10,8 +10,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfcheck.applied import misapplied
 from tfcheck.assemble import (
     assemble,
+    blame,
     declared_paths,
     frozen_paths,
     summarise_objective,
@@ -186,7 +188,11 @@ class GradientChecker:
         base = objective.at(batch)
         examination = Examination(objective, base, self.settings, progress)
         findings = examination.examine()
+        wrongly = misapplied(objective, base)
         culprits = self._culprits(batch, findings, declared, progress)
+        if wrongly.keys() - declared:
+            culprits = tuple(dict.fromkeys([*culprits, "train_step"]))
+            findings = [blame(finding, wrongly) for finding in findings]
         progress("done", 1, 1)
         return assemble(
             findings,

@@ -61,6 +61,7 @@ class Base:
         losses_as_trained: the same in the training precision.
         scales: the loss scale inside each loss; 1 where there is none.
         gradients: analytic gradient for each parameter; None where the tape gave None.
+        applied: what the optimizers were given, in the order of their calls.
     """
 
     inputs: tuple[tf.Tensor, ...]
@@ -68,6 +69,7 @@ class Base:
     losses_as_trained: tuple[float, ...]
     scales: tuple[float, ...]
     gradients: tuple[Array | None, ...]
+    applied: tuple[Array, ...] = ()
 
 
 class Objective:
@@ -99,6 +101,11 @@ class Objective:
             *(layer_call.call for layer_call in recording.layer_calls),
         ]
         self.layer_calls = tuple(recording.layer_calls)
+        self._applied = [
+            applied
+            for applied in recording.applied
+            if applied.gradient.graph is traced.function.graph
+        ]
         self._captured = traced.captures
         self._variable_dtypes = {
             placeholder.op.name: tf.as_dtype(dtype)
@@ -123,6 +130,7 @@ class Objective:
         cut_at = [source for call in calls for source in call.sources if not is_variable(source)]
         fetches = [tensor.name for call in calls for tensor in _tensors(call)]
         fetches += [tensor.name for tensor in (*cut_at, *unscaled) if tensor is not None]
+        fetches += [applied.gradient.name for applied in self._applied]
         pure = purify(graph_def, self._variable_dtypes, fetches)
         self.islands, self.random_ops = pure.islands, pure.random_ops
         self._cuts = pure.cuts
@@ -163,6 +171,7 @@ class Objective:
             ]
             return {
                 "losses": losses,
+                "applied": [new(applied.gradient) for applied in self._applied],
                 "held": list({tensor.ref(): tensor for tensor in held}.values()),
                 "scales": [
                     tf.ones((), tf.float64) if before is None else loss / new(before)
@@ -337,7 +346,21 @@ class Objective:
             losses_as_trained=tuple(float(loss) for loss in as_trained),
             scales=(*scales, *(1.0 for _ in self._calls[len(scales) :])),
             gradients=tuple(gradients),
+            applied=tuple(np.asarray(value, np.float64) for value in found["applied"]),
         )
+
+    def applied_at(self, base: Base) -> dict[str, Array]:
+        """The gradient that an optimizer was given for each variable, by path, in float64.
+
+        A variable that was given several has none here.
+        """
+        path_of = {id(parameter.variable): parameter.path for parameter in self.parameters}
+        found: dict[str, list[Array]] = {}
+        for applied, value in zip(self._applied, base.applied, strict=True):
+            path = path_of.get(id(applied.variable))
+            if path is not None:
+                found.setdefault(path, []).append(value)
+        return {path: values[0] for path, values in found.items() if len(values) == 1}
 
     def nudged(self, base: Base, loss: int, seed: int) -> Base:
         """One loss a little aside: all that it is differentiated with respect to moves at random.

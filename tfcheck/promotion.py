@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcheck.errors import TraceError
+from tfcheck.float64_forms import float64_form
 from tfcheck.internals import has_cpu_kernel, op_definition
 
 DOUBLE = tf.float64.as_datatype_enum
@@ -85,7 +86,8 @@ class PureGraph:
         cuts: values assigned to variables within the step.
         drawn: for each tensor of raw random numbers, by its name, the tensor to feed in order to
             hold them fixed; those drawn inside functions cannot be fed.
-        islands: operations that kept a lower precision, as `"type (node)"`.
+        islands: operations that kept a lower precision and depend on a float variable, each as
+            `"type (node)"`.
         random_ops: operations that draw new numbers at every evaluation, in the same form.
     """
 
@@ -132,18 +134,21 @@ def purify(
     result.node.extend(reachable(body.nodes, wanted))
     result.library.function.extend(program.finished.values())
     kept = {node.name for node in result.node}
+    moved = _downstream(
+        result.node, {name for name, dtype in variables.items() if dtype.is_floating}
+    )
 
-    def noted(notes: Iterable[_Note]) -> tuple[str, ...]:
-        reached = (note for note in notes if note.in_function or note.node in kept)
-        return tuple(dict.fromkeys(f"{note.op} ({note.node})" for note in reached))
+    def noted(notes: Iterable[_Note], among: Set[str]) -> tuple[str, ...]:
+        chosen = (note for note in notes if note.in_function or note.node in among)
+        return tuple(dict.fromkeys(f"{note.op} ({note.node})" for note in chosen))
 
     return PureGraph(
         result,
         names,
         cuts,
         {ref: body.resolve(ref) for ref in body.drawn if ref.split(":")[0] in kept},
-        noted(program.islands),
-        noted(program.random_ops),
+        noted(program.islands, moved),
+        noted(program.random_ops, kept),
     )
 
 
@@ -308,6 +313,8 @@ class _Body:
             self.nodes[new.name] = new
             self._note_random(node, definition)
             return
+        if self._replace(node, definition, inputs):
+            return
         island = not self._promote_attributes(new, definition)
         wanted = _dtypes(new, definition.input_arg)
         original = _dtypes(node, definition.input_arg)
@@ -332,6 +339,23 @@ class _Body:
         random = self._note_random(node, definition)
         if island and not random:
             self.program.islands.append(_Note(node.op, node.name, self.in_function))
+
+    def _replace(self, node: Any, definition: Any, inputs: list[str]) -> bool:
+        """Put an operation's float64 form in its place, if there is one."""
+        form = float64_form(node)
+        if form is None:
+            return False
+        self.program.finished[form.signature.name] = form
+        call = tf.compat.v1.NodeDef(name=node.name, op="PartitionedCall", input=inputs)
+        call.attr["f"].func.name = form.signature.name
+        call.attr["Tin"].list.type.extend(a.type for a in form.signature.input_arg)
+        call.attr["Tout"].list.type.extend(a.type for a in form.signature.output_arg)
+        self.nodes[node.name] = call
+        if self.in_function:
+            for position, argument in enumerate(definition.output_arg):
+                new = f"{node.name}:output:{position}"
+                self._alias[f"{node.name}:{argument.name}:0"] = new
+        return True
 
     def _note_random(self, node: Any, definition: Any) -> bool:
         random = bool(_RANDOM.match(node.op))
@@ -683,6 +707,15 @@ _KNOWN_CONSTANTS = tuple(
         1.0507009873554805 * 1.6732632423543772,
     )
 )
+
+
+def _downstream(nodes: Iterable[Any], sources: Set[str]) -> set[str]:
+    """The names of the nodes, given in program order, that depend on the sources."""
+    found = set(sources)
+    for node in nodes:
+        if any(ref.split(":")[0] in found for ref in node.input):
+            found.add(node.name)
+    return found
 
 
 def reachable(nodes: Mapping[str, Any], wanted: Iterable[str]) -> list[Any]:

@@ -69,11 +69,10 @@ class LayerCall:
 
 @dataclass(frozen=True)
 class Applied:
-    """One call of an optimizer's `apply`: the gradients as handed over, with their variables."""
+    """One gradient as handed to an optimizer, as a dense tensor, and the variable it was for."""
 
-    optimizer: Any
-    gradients: tuple[Any, ...]
-    variables: tuple[Any, ...]
+    gradient: tf.Tensor
+    variable: Any
 
 
 @dataclass
@@ -85,7 +84,7 @@ class Recording:
         loss_calls: the same losses against the outputs of the outermost layers, in the same order;
             like `layer_calls` only where layers were listened to.
         layer_calls: the layers' calls, inner ones before those they were made in.
-        applied: the optimizers' calls.
+        applied: what the optimizers were given.
         loss_scales: scaled losses, each with the loss before.
     """
 
@@ -236,7 +235,7 @@ def _unchanged(model: keras.Model) -> Iterator[None]:
     unbuilt = [layer for layer in layers if not layer.built]
     losses = [part for layer in layers for part in recorded_losses(layer)]
     parts = [*lazily_built_parts(model), *model.metrics, *unbuilt]
-    contents = [(part, copy.copy(part)) for part in losses]
+    contents: list[tuple[Any, Any]] = [(part, copy.copy(part)) for part in losses]
     contents += [
         (value, copy.copy(value))
         for part in parts
@@ -353,9 +352,13 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
 
 def _recorded_apply(recording: Recording) -> Callable[..., None]:
     def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
-        grads = tuple(grads)
-        variables = tuple(trainable_variables or getattr(self, "_trainable_variables", ()))
-        recording.applied.append(Applied(self, grads, variables))
+        # Without variables the gradients are for those the optimizer was built with.
+        variables = trainable_variables or getattr(self, "_trainable_variables", ())
+        recording.applied += [
+            Applied(tf.convert_to_tensor(gradient), variable)
+            for gradient, variable in zip(grads, variables, strict=False)
+            if gradient is not None
+        ]
 
     return apply
 
