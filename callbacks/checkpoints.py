@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -89,10 +90,11 @@ class Checkpoints:
             return f"epoch {state.epoch}"
         return None
 
-    @property
-    def needs_steps(self) -> bool:
-        """Whether anything can happen between two epochs."""
-        return bool(self.steps) or self.when is not None
+    def next_step(self, step: int) -> float:
+        """The first optimizer step after `step` at which anything can happen; infinity if none."""
+        if self.when is not None:
+            return step + 1
+        return min((chosen for chosen in self.steps if chosen > step), default=math.inf)
 
     def _asked(self, state: TrainingState) -> bool:
         return self.when is not None and bool(self.when(state))

@@ -12,7 +12,7 @@ import keras
 from tfcheck.batch import Batch, first_batch
 from tfcheck.callbacks.checkpoints import Checkpoints, TrainingState
 from tfcheck.check import GradientChecker
-from tfcheck.errors import GradientCheckFailed, TfcheckError
+from tfcheck.errors import GradientCheckFailed, ModelError, TfcheckError
 from tfcheck.preconditions import make_settings, require_backend, require_choice
 from tfcheck.report import GradientReport, ObjectiveSummary
 from tfcheck.tracing import LossFunction
@@ -117,6 +117,9 @@ class GradientCheck(keras.callbacks.Callback):
         self._epoch = 0
         self._step = 0
         self._start_is_due = False
+        self._last_batch = -1
+        self._at_most = 0
+        self._due: float = 0
 
     @property
     def reports(self) -> tuple[GradientReport, ...]:
@@ -127,6 +130,7 @@ class GradientCheck(keras.callbacks.Callback):
         """Begin a training: forget the last one's reports, and check if asked to."""
         self._begin_afresh()
         self._step = self._iterations()
+        self._await_step()
         if self.tracking == "mlflow":
             from tfcheck.tracking import MlflowTracking
 
@@ -134,15 +138,19 @@ class GradientCheck(keras.callbacks.Callback):
             self._logger.start(self.settings)
         if self.checkpoints.start:
             if self.model.weights:
-                self._check("start")
+                self._check("start", may_wait=True)
             else:
-                self._start_is_due = True
+                self._wait_for_weights()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Check after this step if it is a checkpoint."""
-        if not (self._start_is_due or self.checkpoints.needs_steps):
+        # Batches are counted in Python: reading the optimizer's counter waits for the device.
+        self._at_most += batch - self._last_batch
+        self._last_batch = batch
+        if self._at_most < self._due:
             return
         previous, self._step = self._step, self._iterations()
+        self._await_step()
         if self._start_is_due:
             self._start_is_due = False
             self._check("start")
@@ -151,9 +159,15 @@ class GradientCheck(keras.callbacks.Callback):
         if name is not None:
             self._check(name)
 
+    def _await_step(self) -> None:
+        """Note which optimizer step is the next to look at, and that no more than now are done."""
+        self._at_most = self._step
+        self._due = self.checkpoints.next_step(self._step)
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note how many epochs are finished."""
+        """Note how many epochs are finished, and that batches are counted anew."""
         self._epoch = epoch
+        self._last_batch = -1
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Check after this epoch if it is a checkpoint."""
@@ -179,7 +193,12 @@ class GradientCheck(keras.callbacks.Callback):
     def _state(self, logs: dict[str, Any] | None, at_epoch_end: bool) -> TrainingState:
         return TrainingState(self._iterations(), self._epoch, dict(logs or {}), at_epoch_end)
 
-    def _check(self, checkpoint: str) -> None:
+    def _wait_for_weights(self) -> None:
+        """Check after the first step, when `fit` has built all layers."""
+        self._start_is_due = True
+        self._due = 0
+
+    def _check(self, checkpoint: str, may_wait: bool = False) -> None:
         step = self._step = self._iterations()
         failure: Exception | None = None
         try:
@@ -187,6 +206,9 @@ class GradientCheck(keras.callbacks.Callback):
                 self._checker = GradientChecker(self.model, self.settings, self.loss_fn)
             report = self._checker.check(self._batch, step=step, checkpoint=checkpoint)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, training goes on
+            if may_wait and isinstance(error, ModelError):
+                self._wait_for_weights()
+                return
             failure = error
             report = _error_report(error, self, step, checkpoint)
         self._reports.append(report)

@@ -12,6 +12,7 @@ import keras
 
 from tfcheck.errors import ArgumentError, rule
 from tfcheck.examine import Finding, parity, some
+from tfcheck.internals import live_variable
 from tfcheck.objective import Base, Objective
 from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary
 from tfcheck.verdict import Verdict, worst
@@ -129,6 +130,15 @@ def untouched_notes(model: keras.Model, objective: Objective) -> tuple[str, ...]
     """Say which trainable variables no tape differentiates."""
     seen = {id(parameter.variable) for parameter in objective.parameters}
     missed = [variable.path for variable in model.trainable_variables if id(variable) not in seen]
-    if not missed:
-        return ()
-    return (f"No tape differentiates {len(missed)} trainable variable(s): {some(missed)}.",)
+    known = {id(live_variable(variable)) for variable in model.variables}
+    known |= {id(live_variable(parameter.variable)) for parameter in objective.parameters}
+    raw = [variable.name for variable in objective.raw_variables if id(variable) not in known]
+    notes = []
+    if missed:
+        notes.append(f"No tape differentiates {len(missed)} trainable variable(s): {some(missed)}.")
+    if raw:
+        notes.append(
+            f"The loss reads {len(raw)} tf.Variable(s) that are no weights of the model, so that "
+            f"they are not trained: {some(raw)}. Create weights with add_weight."
+        )
+    return tuple(notes)

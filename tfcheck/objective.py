@@ -85,6 +85,8 @@ class Objective:
         draws: for each loss of the step whether it depends on numbers from such operations, which
             are drawn once and held fixed.
         lowest: lowest floating precision in the step as trained, such as `"float16"`.
+        raw_variables: the trainable `tf.Variable` objects that the step reads, those behind Keras
+            variables among them.
         layer_calls: the layer calls, where layers were listened to; their losses come last.
         evaluations: how often a loss was evaluated.
     """
@@ -119,6 +121,9 @@ class Objective:
             *(placeholder.op.name for _, placeholder in traced.captures),
         ]
         graph_def = traced.function.graph.as_graph_def()
+        self.raw_variables = tuple(
+            variable for variable in traced.function.graph.variables if variable.trainable
+        )
         self.lowest = _lowest_float(graph_def)
         self._build(graph_def, _unscaled(recording))
         self._build_as_trained(graph_def)
@@ -320,10 +325,19 @@ class Objective:
                 else tf.raw_ops.ReadVariableOp(resource=outside, dtype=dtype)
             )
         inputs = [
-            tf.cast(values[index], feed.dtype) if feed.dtype == tf.float64 else values[index]
+            values[index]
+            if feed.dtype in (tf.resource, tf.variant, tf.string)
+            else tf.cast(values[index], feed.dtype)
             for index, feed in zip(self._inputs, self._feeds, strict=False)
         ]
-        found = self._at_base(*inputs)
+        try:
+            found = self._at_base(*inputs)
+        except tf.errors.OpError as error:
+            raise TraceError(
+                "The training step must run in float64. Received: "
+                f"{type(error).__name__}: {error.message.splitlines()[0].rstrip('.')}. Check a "
+                "smaller part with loss_fn, or replace the operation."
+            ) from error
         point = (*inputs, *found["held"])
         as_trained = self._as_trained(
             *(values[index] for index in self._as_trained_inputs),

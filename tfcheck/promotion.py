@@ -6,9 +6,10 @@ Two things happen to a `GraphDef`, in one pass over its nodes and those of its f
   variable's value; reads become references to it. An assignment changes what later reads see and
   nothing else, so nothing live can be changed by running the result. As for `tf.GradientTape`, an
   assigned value is a leaf of its own (a *cut*): no derivative flows through an assignment.
-- **Floats are promoted.** float16, bfloat16 and float32 become float64 in attributes, constants
-  and function signatures. An operation that has no float64 form stays as it is, an *island*
-  between casts. Operations that draw random numbers stay too: their float64 streams differ.
+- **Floats are promoted.** float16, bfloat16 and float32 become float64, and complex64 becomes
+  complex128, in attributes, constants and function signatures. An operation that has no float64
+  form stays as it is, an *island* between casts. Operations that draw random numbers stay too:
+  their float64 streams differ.
 
 Control dependencies are dropped: printing, assertions and state updates are no part of the loss.
 """
@@ -31,8 +32,17 @@ from tfcheck.internals import has_cpu_kernel, op_definition
 
 DOUBLE = tf.float64.as_datatype_enum
 FLOAT = tf.float32.as_datatype_enum
+COMPLEX = tf.complex64.as_datatype_enum
 RESOURCE = tf.resource.as_datatype_enum
-LOW_FLOATS = frozenset(dtype.as_datatype_enum for dtype in (tf.float16, tf.bfloat16, tf.float32))
+HALVES = frozenset(dtype.as_datatype_enum for dtype in (tf.float16, tf.bfloat16))
+HIGH = {
+    **dict.fromkeys((*HALVES, FLOAT), DOUBLE),
+    COMPLEX: tf.complex128.as_datatype_enum,
+}
+"""What each type of low precision becomes."""
+
+_MIDDLE = dict.fromkeys(HALVES, FLOAT)
+"""What becomes of it where there is no kernel for that."""
 
 # Operations whose types are part of their meaning: bits, foreign functions, file formats.
 _TYPED_BY_MEANING = frozenset(
@@ -190,7 +200,7 @@ class _Program:
 
     def visible(self, dtype: int) -> int:
         """The type under which a tensor of this type is passed around in the new graph."""
-        return DOUBLE if self.promote and dtype in LOW_FLOATS else dtype
+        return HIGH.get(dtype, dtype) if self.promote else dtype
 
     def specialise(self, name: str, kinds: _Kinds) -> _Specialised:
         """Rewrite a function for these argument kinds, once."""
@@ -374,7 +384,7 @@ class _Body:
         low = {
             name
             for name in attributes
-            if name in node.attr and LOW_FLOATS.intersection(_types(node.attr[name]))
+            if name in node.attr and HIGH.keys() & _types(node.attr[name])
         }
         if self._keep_functions(node) or node.op in _TYPED_BY_MEANING:
             return not low
@@ -383,13 +393,13 @@ class _Body:
             return True
         if not low:
             return True
-        candidates = (FLOAT,) if _RANDOM.match(node.op) else (DOUBLE, FLOAT)
+        candidates = (_MIDDLE,) if _RANDOM.match(node.op) else (HIGH, _MIDDLE)
         for candidate in candidates:
             types = {name: _raised(node.attr[name], candidate) for name in low}
             if _has_form(node.op, attributes, types):
                 for name, value in types.items():
                     node.attr[name].CopyFrom(value)
-                return candidate == DOUBLE
+                return candidate is HIGH
         return False
 
     def _keep_functions(self, node: Any) -> bool:
@@ -592,11 +602,11 @@ def _set_types(attribute: Any, types: Sequence[int]) -> None:
         attribute.list.type.extend(types)
 
 
-def _raised(attribute: Any, target: int) -> Any:
-    """A copy of a type attribute with its low-precision floats raised to `target`."""
+def _raised(attribute: Any, raised: Mapping[int, int]) -> Any:
+    """A copy of a type attribute with its low-precision types raised."""
     result = tf.compat.v1.AttrValue()
     result.CopyFrom(attribute)
-    _set_types(result, [target if dtype in LOW_FLOATS else dtype for dtype in _types(attribute)])
+    _set_types(result, [raised.get(dtype, dtype) for dtype in _types(attribute)])
     return result
 
 
@@ -650,11 +660,12 @@ def _called_functions(node: Any) -> Iterable[str]:
 
 def _promote_constant(node: Any) -> None:
     dtype = node.attr["dtype"].type
-    if dtype in LOW_FLOATS:
+    if dtype in HIGH:
+        high = tf.as_dtype(HIGH[dtype])
         value = tf.make_ndarray(node.attr["value"].tensor)
-        precise = value.astype(np.float64) if dtype == FLOAT else _as_meant(value)
-        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(precise, dtype=tf.float64))
-        node.attr["dtype"].type = DOUBLE
+        precise = _as_meant(value) if dtype in HALVES else value.astype(high.as_numpy_dtype)
+        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(precise, dtype=high))
+        node.attr["dtype"].type = high.as_datatype_enum
 
 
 def _as_meant(value: Any) -> Any:

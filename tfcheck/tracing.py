@@ -11,6 +11,7 @@ import contextlib
 import copy
 import functools
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -212,17 +213,27 @@ def _inference_step(model: keras.Model, batch: Batch) -> Callable[[Any], Any]:
 
 def _explain(error: Exception, batch: Batch, source: str) -> Exception:
     shapes = ", ".join(f"{dtype}{list(shape)}" for shape, dtype in batch.signature())
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = (lines[0] if lines else type(error).__name__).rstrip(".") + "."
-    if isinstance(error, ValueError | TypeError | tf.errors.InvalidArgumentError):
+    lines = [line.strip() for line in _ANSI.sub("", str(error)).splitlines() if line.strip()]
+    # Keras begins with a headline that says where, and says why below it.
+    telling = [line for line in lines if not line.startswith("Exception encountered when calling")]
+    reason = next(iter(telling or lines), type(error).__name__).rstrip(".") + "."
+    if isinstance(error, ValueError | tf.errors.InvalidArgumentError) and _ABOUT_SHAPES.search(
+        reason
+    ):
         return BatchError(
             f"The batch must fit the model. Received: {shapes}; {source} says: {reason} "
             "Give a batch as fit would get it."
         )
     return TraceError(
         f"A training step must be traceable as a graph. Received: {source} raises "
-        f"{type(error).__name__}: {reason} Run it under tf.function to see where."
+        f"{type(error).__name__}: {reason} See whether fit can train the model on this batch."
     )
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_ABOUT_SHAPES = re.compile(
+    r"shape|dimension|incompatible|rank|expected|batch|axis|broadcast|input", re.IGNORECASE
+)
 
 
 # -- leaving everything as it was ------------------------------------------------------------
