@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,14 +15,15 @@ from tfcheck.float64_forms import float64_form
 SIZES = st.integers(1, 9)
 
 
-def _evaluate(op, attributes, *inputs):
+def _evaluate(op: str, attributes: dict[str, bool], *inputs: Any) -> Any:
     """Call an operation's float64 form as the promoted graph does."""
     node = tf.compat.v1.NodeDef(name="node", op=op)
     for name, value in attributes.items():
         node.attr[name].b = value
     form = float64_form(node)
+    assert form is not None
 
-    def body():
+    def body() -> tf.Tensor:
         library = tf.compat.v1.GraphDef()
         library.library.function.append(form)
         names = []
@@ -43,7 +46,16 @@ def _evaluate(op, attributes, *inputs):
 )
 @settings(max_examples=15)
 @given(height=SIZES, width=SIZES, rows=SIZES, columns=SIZES, seed=st.integers(0, 99))
-def test_bilinear_resizing(align_corners, half_pixel_centers, height, width, rows, columns, seed):
+def test_bilinear_resizing(
+    align_corners: bool,
+    half_pixel_centers: bool,
+    *,
+    height: int,
+    width: int,
+    rows: int,
+    columns: int,
+    seed: int,
+) -> None:
     """Forward and backward agree with TensorFlow's float32 kernels to float32 rounding."""
     rng = np.random.default_rng(seed)
     images = rng.normal(size=(2, height, width, 3)).astype("float32")
@@ -63,6 +75,6 @@ def test_bilinear_resizing(align_corners, half_pixel_centers, height, width, row
     np.testing.assert_allclose(backward, expected, atol=2e-5)
 
 
-def test_other_operations_have_none():
+def test_other_operations_have_none() -> None:
     """An operation without a float64 form of ours is left to be an island."""
     assert float64_form(tf.compat.v1.NodeDef(name="n", op="MaxPool3D")) is None

@@ -6,7 +6,7 @@ touching the model: variables, data and captured constants are all inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,17 @@ import tensorflow as tf
 from tfcheck.batch import Batch
 from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import TraceError
+from tfcheck.graph_functions import (
+    callable_part,
+    import_tensors,
+    lowest_float,
+    weighted_total,
+)
 from tfcheck.internals import live_variable, variable_dtype
-from tfcheck.promotion import purify, reachable
-from tfcheck.tracing import Recording, TapeCall, TracedStep, is_variable
+from tfcheck.listening import Recording, TapeCall, is_variable
+from tfcheck.nodes import reachable
+from tfcheck.promotion import purify
+from tfcheck.tracing import TracedStep
 
 Array = npt.NDArray[np.float64]
 
@@ -124,7 +132,7 @@ class Objective:
         self.raw_variables = tuple(
             variable for variable in traced.function.graph.variables if variable.trainable
         )
-        self.lowest = _lowest_float(graph_def)
+        self.lowest = lowest_float(graph_def)
         self._build(graph_def, _unscaled(recording))
         self._build_as_trained(graph_def)
         self._find_parameters()
@@ -156,7 +164,7 @@ class Objective:
                 *(cut.tensor for cut in pure.cuts),
                 *pure.drawn.values(),
             ]
-            tensors = _import(pure.graph_def, wanted)
+            tensors = import_tensors(pure.graph_def, wanted)
 
             def new(tensor: tf.Tensor) -> tf.Tensor:
                 return tensors[pure.tensors[tensor.name]]
@@ -171,7 +179,7 @@ class Objective:
                 *(new(source) for source in cut_at),
             ]
             losses = [
-                _total([new(target) for target in call.targets], call_weights)
+                weighted_total([new(target) for target in call.targets], call_weights)
                 for call, call_weights in zip(calls, weights, strict=True)
             ]
             return {
@@ -194,7 +202,7 @@ class Objective:
             self._whole.graph.as_graph_element(f"{self._names[index]}:0") for index in self._inputs
         ]
         self._feeds = [*feeds, *self._outputs["held"]]
-        self._at_base = _concrete(self._whole, feeds, self._outputs)
+        self._at_base = callable_part(self._whole, feeds, self._outputs)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
         held = {
             tensor.name: len(feeds) + position
@@ -234,7 +242,9 @@ class Objective:
             ]
             fed = list(dict.fromkeys(fed))
             fetches = self._outputs[kind][loss]
-            function = _concrete(self._whole, [self._feeds[position] for position in fed], fetches)
+            function = callable_part(
+                self._whole, [self._feeds[position] for position in fed], fetches
+            )
             self._functions[kind, loss] = lambda inputs: function(
                 *(inputs[position] for position in fed)
             )
@@ -256,7 +266,7 @@ class Objective:
         ]
 
         def imported() -> list[tf.Tensor]:
-            tensors = _import(pure.graph_def, [*pure.tensors.values(), *pure.drawn.values()])
+            tensors = import_tensors(pure.graph_def, [*pure.tensors.values(), *pure.drawn.values()])
 
             def new(tensor: tf.Tensor | None) -> tf.Tensor | None:
                 return (
@@ -266,7 +276,7 @@ class Objective:
                 )
 
             return [
-                _total(
+                weighted_total(
                     [new(target) for target in call.targets],
                     [new(w) for w in call.output_gradients],
                 )
@@ -282,7 +292,7 @@ class Objective:
             ref: whole.graph.as_graph_element(name) for ref, name in pure.drawn.items()
         }
         feeds += self._as_trained_drawn.values()
-        self._as_trained = _concrete(whole, feeds, whole.structured_outputs)
+        self._as_trained = callable_part(whole, feeds, whole.structured_outputs)
 
     def _find_parameters(self) -> None:
         position_of = {self._names[index]: position for position, index in enumerate(self._inputs)}
@@ -493,24 +503,6 @@ def _spread(call: TapeCall, found: Sequence[tf.Tensor]) -> list[Array | None]:
     ]
 
 
-def _import(graph_def: Any, wanted: Iterable[str]) -> dict[str, tf.Tensor]:
-    names = list(dict.fromkeys(wanted))
-    found = tf.graph_util.import_graph_def(graph_def, return_elements=names, name="")
-    return dict(zip(names, found, strict=True))
-
-
-def _concrete(whole: Any, feeds: Sequence[tf.Tensor], fetches: Any) -> Callable[..., Any]:
-    """The part of a graph between feeds and fetches, as a function of positional tensors."""
-    # A pruned function called directly describes every argument in text first, at 10 ms a call.
-    pruned = whole.prune(feeds, fetches)
-    specs = [tf.TensorSpec(feed.shape, feed.dtype) for feed in feeds]
-
-    def evaluate(*inputs: tf.Tensor) -> Any:
-        return pruned(*inputs)
-
-    return tf.function(evaluate, autograph=False).get_concrete_function(*specs)
-
-
 def _unique_paths(variables: Sequence[Any]) -> dict[int, str]:
     """A path for each variable; a path that several share is numbered from the second on."""
     paths: dict[int, str] = {}
@@ -524,27 +516,3 @@ def _unique_paths(variables: Sequence[Any]) -> dict[int, str]:
         taken[path] = taken.get(path, 0) + 1
         paths[id(variable)] = path if taken[path] == 1 else f"{path}#{taken[path]}"
     return paths
-
-
-def _total(targets: Sequence[tf.Tensor], weights: Sequence[tf.Tensor | None]) -> tf.Tensor:
-    """The scalar that `tape.gradient` differentiates: the weighted sum of all target entries."""
-    sums = [
-        tf.reduce_sum(tf.cast(target if weight is None else target * weight, tf.float64))
-        for target, weight in zip(targets, weights, strict=True)
-    ]
-    return tf.add_n(sums)
-
-
-def _lowest_float(graph_def: Any) -> str:
-    """The lowest-precision float type that any node of the graph or its functions uses."""
-    nodes = [*graph_def.node, *(node for f in graph_def.library.function for node in f.node_def)]
-    used = {
-        dtype
-        for node in nodes
-        for value in node.attr.values()
-        for dtype in ([value.type] if value.WhichOneof("value") == "type" else value.list.type)
-    }
-    for dtype in (tf.bfloat16, tf.float16, tf.float32):
-        if dtype.as_datatype_enum in used:
-            return str(dtype.name)
-    return "float64"

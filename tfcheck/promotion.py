@@ -17,41 +17,38 @@ Control dependencies are dropped: printing, assertions and state updates are no 
 from __future__ import annotations
 
 import itertools
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tfcheck.errors import TraceError
 from tfcheck.float64_forms import float64_form
-from tfcheck.internals import has_cpu_kernel, op_definition
-
-DOUBLE = tf.float64.as_datatype_enum
-FLOAT = tf.float32.as_datatype_enum
-COMPLEX = tf.complex64.as_datatype_enum
-RESOURCE = tf.resource.as_datatype_enum
-HALVES = frozenset(dtype.as_datatype_enum for dtype in (tf.float16, tf.bfloat16))
-HIGH = {
-    **dict.fromkeys((*HALVES, FLOAT), DOUBLE),
-    COMPLEX: tf.complex128.as_datatype_enum,
-}
-"""What each type of low precision becomes."""
-
-_MIDDLE = dict.fromkeys(HALVES, FLOAT)
-"""What becomes of it where there is no kernel for that."""
-
-# Operations whose types are part of their meaning: bits, foreign functions, file formats.
-_TYPED_BY_MEANING = frozenset(
-    {"Bitcast", "DecodeRaw", "EagerPyFunc", "PyFunc", "PyFuncStateless", "XlaCallModule"}
+from tfcheck.internals import op_definition
+from tfcheck.nodes import (
+    called_functions,
+    canonical,
+    copy_node,
+    downstream,
+    first_output,
+    functions_of,
+    output_refs,
+    reachable,
+    set_types,
+    tensor_types,
+    types_of,
 )
-_RANDOM = re.compile(
-    r"^(Stateless|Stateful)?(Random(?!Shuffle|GammaGrad)|Multinomial|TruncatedNormal"
-    r"|Uniform(?!Quant|Dequant|Requant)|StandardNormal|Parameterized)"
+from tfcheck.precision import (
+    HIGH,
+    MIDDLE,
+    RANDOM,
+    TYPED_BY_MEANING,
+    has_form,
+    promote_constant,
+    raised,
 )
+
 _CALLS = {
     "PartitionedCall": (("f",), "Tin", "Tout", 0),
     "StatefulPartitionedCall": (("f",), "Tin", "Tout", 0),
@@ -135,7 +132,7 @@ def purify(
     body = _Body(program, in_function=False)
     for node in graph_def.node:
         body.add(node, variables)
-    names = {name: body.resolve(_canonical(name, in_function=False)) for name in fetches}
+    names = {name: body.resolve(canonical(name, in_function=False)) for name in fetches}
     cuts = tuple(Cut(variable, tensor) for variable, tensor in body.cuts)
     wanted = [*names.values(), *(cut.tensor for cut in cuts)]
 
@@ -144,7 +141,7 @@ def purify(
     result.node.extend(reachable(body.nodes, wanted))
     result.library.function.extend(program.finished.values())
     kept = {node.name for node in result.node}
-    moved = _downstream(
+    moved = downstream(
         result.node, {name for name, dtype in variables.items() if dtype.is_floating}
     )
 
@@ -217,7 +214,7 @@ class _Program:
             return
         self.finished[name] = self.functions[name]
         for node in self.functions[name].node_def:
-            for called in _called_functions(node):
+            for called in called_functions(node):
                 self.keep(called)
 
     def _rewrite(self, function: Any, new_name: str, kinds: _Kinds) -> _Specialised:
@@ -244,7 +241,7 @@ class _Program:
         result_kinds: list[int | None] = []
         for output in signature.output_arg:
             output.ClearField("handle_data")
-            ref = body.resolve(_canonical(function.ret[output.name], in_function=True))
+            ref = body.resolve(canonical(function.ret[output.name], in_function=True))
             handle = body.handles.get(ref)
             if handle is not None:
                 ref = handle.value
@@ -293,14 +290,14 @@ class _Body:
             self.declare_variable(f"{node.name}:0", dtype)
             return
         inputs = [
-            self.resolve(_canonical(ref, self.in_function))
+            self.resolve(canonical(ref, self.in_function))
             for ref in node.input
             if not ref.startswith("^")
         ]
         if node.op in self.program.functions:
             self._add_named_call(node, inputs)
         elif node.op in _CALLS and any(
-            name in self.program.functions for name in _called_functions(node)
+            name in self.program.functions for name in called_functions(node)
         ):
             self._add_call(node, inputs)
         elif any(ref in self.handles for ref in inputs):
@@ -317,7 +314,7 @@ class _Body:
                 f"Every operation of the training step must be one TensorFlow knows. Received: "
                 f"op={node.op!r}. Load the library that defines it before the check."
             )
-        new = _copy(node, inputs)
+        new = copy_node(node, inputs)
         if not self.program.promote:
             self._keep_functions(new)
             self.nodes[new.name] = new
@@ -326,8 +323,8 @@ class _Body:
         if self._replace(node, definition, inputs):
             return
         island = not self._promote_attributes(new, definition)
-        wanted = _dtypes(new, definition.input_arg)
-        original = _dtypes(node, definition.input_arg)
+        wanted = tensor_types(new, definition.input_arg)
+        original = tensor_types(node, definition.input_arg)
         for position, (is_now, was) in enumerate(zip(wanted, original, strict=True)):
             visible = self.program.visible(was)
             if visible != is_now:
@@ -336,9 +333,9 @@ class _Body:
                     f"{node.name}/to_island_{position}", inputs[position], visible, is_now
                 )
         self.nodes[new.name] = new
-        made = _dtypes(new, definition.output_arg)
-        meant = _dtypes(node, definition.output_arg)
-        refs = _output_refs(new, definition, self.in_function)
+        made = tensor_types(new, definition.output_arg)
+        meant = tensor_types(node, definition.output_arg)
+        refs = output_refs(new, definition, self.in_function)
         for position, (ref, is_now, was) in enumerate(zip(refs, made, meant, strict=True)):
             visible = self.program.visible(was)
             if visible != is_now:
@@ -368,10 +365,10 @@ class _Body:
         return True
 
     def _note_random(self, node: Any, definition: Any) -> bool:
-        random = bool(_RANDOM.match(node.op))
+        random = bool(RANDOM.match(node.op))
         if random and definition.is_stateful:
             self.program.random_ops.append(_Note(node.op, node.name, self.in_function))
-            self.drawn += _output_refs(node, definition, self.in_function)
+            self.drawn += output_refs(node, definition, self.in_function)
         return random
 
     def _promote_attributes(self, node: Any, definition: Any) -> bool:
@@ -384,26 +381,26 @@ class _Body:
         low = {
             name
             for name in attributes
-            if name in node.attr and HIGH.keys() & _types(node.attr[name])
+            if name in node.attr and HIGH.keys() & types_of(node.attr[name])
         }
-        if self._keep_functions(node) or node.op in _TYPED_BY_MEANING:
+        if self._keep_functions(node) or node.op in TYPED_BY_MEANING:
             return not low
         if node.op == "Const":
-            _promote_constant(node)
+            promote_constant(node)
             return True
         if not low:
             return True
-        candidates = (_MIDDLE,) if _RANDOM.match(node.op) else (HIGH, _MIDDLE)
+        candidates = (MIDDLE,) if RANDOM.match(node.op) else (HIGH, MIDDLE)
         for candidate in candidates:
-            types = {name: _raised(node.attr[name], candidate) for name in low}
-            if _has_form(node.op, attributes, types):
+            types = {name: raised(node.attr[name], candidate) for name in low}
+            if has_form(node.op, attributes, types):
                 for name, value in types.items():
                     node.attr[name].CopyFrom(value)
                 return candidate is HIGH
         return False
 
     def _keep_functions(self, node: Any) -> bool:
-        called = list(_called_functions(node))
+        called = list(called_functions(node))
         for name in called:
             self.program.keep(name)
         return bool(called)
@@ -412,7 +409,7 @@ class _Body:
 
     def _add_call(self, node: Any, inputs: list[str]) -> None:
         names, tin, tout, leading = _CALLS[node.op]
-        new = _copy(node, inputs)
+        new = copy_node(node, inputs)
         arguments = inputs[leading:]
         kinds = tuple(self.handles[ref].dtype if ref in self.handles else None for ref in arguments)
         for position, ref in enumerate(arguments):
@@ -420,17 +417,17 @@ class _Body:
                 new.input[leading + position] = self.handles[ref].value
         result_kinds: _Kinds = ()
         for name in reversed(names):
-            for function in _functions_of(new.attr[name]):
+            for function in functions_of(new.attr[name]):
                 specialised = self.program.specialise(function.name, kinds)
                 function.name = specialised.name
                 function.ClearField("attr")
                 result_kinds = specialised.result_kinds
         for attribute, which in ((tin, kinds), (tout, result_kinds)):
-            _set_types(
+            set_types(
                 new.attr[attribute],
                 [
                     kind if kind is not None else self.program.visible(dtype)
-                    for kind, dtype in zip(which, _types(node.attr[attribute]), strict=True)
+                    for kind, dtype in zip(which, types_of(node.attr[attribute]), strict=True)
                 ],
             )
         if "Tcond" in new.attr:
@@ -442,7 +439,7 @@ class _Body:
                     shape.Clear()
                     shape.unknown_rank = True
         self.nodes[new.name] = new
-        refs = _output_refs(new, op_definition(node.op), self.in_function)
+        refs = output_refs(new, op_definition(node.op), self.in_function)
         for ref, kind in zip(refs, result_kinds, strict=True):
             if kind is not None:
                 self.declare_variable(ref, kind)
@@ -468,7 +465,7 @@ class _Body:
         if handle is None or any(ref in self.handles for ref in inputs[1:]):
             raise _impure(node)
         value, dtype, name = handle.value, handle.dtype, node.name
-        ref = _first_output(node, self.in_function)
+        ref = first_output(node, self.in_function)
         match node.op:
             case "Identity":
                 self.handles[ref] = handle
@@ -548,7 +545,7 @@ class _Body:
                 node.attr[attribute].CopyFrom(value)
         self.nodes[name] = node
         definition = op_definition(op)
-        return _output_refs(node, definition, self.in_function)[0]
+        return output_refs(node, definition, self.in_function)[0]
 
     def _cast(self, name: str, ref: str, source: int, target: int) -> str:
         return self._emit(name, "Cast", (ref,), SrcT=source, DstT=target)
@@ -564,179 +561,3 @@ def _impure(node: Any) -> TraceError:
         "Operations of the training step may only read, gather or assign variables. Received: "
         f"op={node.op!r} ({node.name}). Move it out of the step, or check with loss_fn."
     )
-
-
-def _canonical(ref: str, in_function: bool) -> str:
-    """One spelling a tensor: `"node:0"` in graphs, `"node:output:0"` in functions."""
-    return ref if in_function or ":" in ref else f"{ref}:0"
-
-
-def _first_output(node: Any, in_function: bool) -> str:
-    if not in_function:
-        return f"{node.name}:0"
-    definition = op_definition(node.op)
-    outputs = definition.output_arg if definition is not None else ()
-    return f"{node.name}:{outputs[0].name}:0" if outputs else node.name
-
-
-def _copy(node: Any, inputs: Iterable[str]) -> Any:
-    """The node with new data inputs, without control inputs, placement and bookkeeping marks."""
-    new = type(node)(name=node.name, op=node.op, input=inputs)
-    for name, value in node.attr.items():
-        if not name.startswith("_") or name == "_lower_using_switch_merge":
-            new.attr[name].CopyFrom(value)
-    return new
-
-
-def _types(attribute: Any) -> list[int]:
-    if attribute.WhichOneof("value") == "type":
-        return [attribute.type]
-    return list(attribute.list.type)
-
-
-def _set_types(attribute: Any, types: Sequence[int]) -> None:
-    if attribute.WhichOneof("value") == "type":
-        attribute.type = types[0]
-    else:
-        del attribute.list.type[:]
-        attribute.list.type.extend(types)
-
-
-def _raised(attribute: Any, raised: Mapping[int, int]) -> Any:
-    """A copy of a type attribute with its low-precision types raised."""
-    result = tf.compat.v1.AttrValue()
-    result.CopyFrom(attribute)
-    _set_types(result, [raised.get(dtype, dtype) for dtype in _types(attribute)])
-    return result
-
-
-def _has_form(op: str, attributes: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
-    """Whether the operation's definition and some CPU kernel allow these types."""
-    for name, value in types.items():
-        allowed = attributes[name].allowed_values.list.type
-        if allowed and not set(_types(value)) <= set(allowed):
-            return False
-    single = {
-        name: value.type for name, value in types.items() if value.WhichOneof("value") == "type"
-    }
-    return has_cpu_kernel(op, single)
-
-
-def _dtypes(node: Any, arguments: Any) -> list[int]:
-    """The type of each tensor that a node's arguments stand for."""
-    return [dtype for argument in arguments for dtype in _argument_types(node, argument)]
-
-
-def _argument_types(node: Any, argument: Any) -> list[int]:
-    if argument.type_list_attr:
-        return list(node.attr[argument.type_list_attr].list.type)
-    dtype = node.attr[argument.type_attr].type if argument.type_attr else argument.type
-    count = node.attr[argument.number_attr].i if argument.number_attr else 1
-    return [dtype] * count
-
-
-def _output_refs(node: Any, definition: Any, in_function: bool) -> list[str]:
-    refs: list[str] = []
-    for argument in definition.output_arg:
-        for position in range(len(_argument_types(node, argument))):
-            refs.append(
-                f"{node.name}:{argument.name}:{position}"
-                if in_function
-                else f"{node.name}:{len(refs)}"
-            )
-    return refs
-
-
-def _functions_of(attribute: Any) -> Any:
-    return [attribute.func] if attribute.WhichOneof("value") == "func" else attribute.list.func
-
-
-def _called_functions(node: Any) -> Iterable[str]:
-    for value in node.attr.values():
-        kind = value.WhichOneof("value")
-        if kind == "func" or (kind == "list" and value.list.func):
-            yield from (function.name for function in _functions_of(value))
-
-
-def _promote_constant(node: Any) -> None:
-    dtype = node.attr["dtype"].type
-    if dtype in HIGH:
-        high = tf.as_dtype(HIGH[dtype])
-        value = tf.make_ndarray(node.attr["value"].tensor)
-        precise = _as_meant(value) if dtype in HALVES else value.astype(high.as_numpy_dtype)
-        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(precise, dtype=high))
-        node.attr["dtype"].type = high.as_datatype_enum
-
-
-def _as_meant(value: Any) -> Any:
-    """A constant in half precision as it was meant before it was rounded.
-
-    A formula and its derivative hold different constants, √2 and 2/√π for erf, and three rounded
-    digits of each do not belong together. Known ones are restored; others become the shortest
-    decimal number that rounds to them. Wherever a constant stands, it is restored alike.
-    """
-    precise = value.astype(np.float64)
-    if value.size > _LARGEST_LITERAL:
-        return precise
-    restored = [_restored(number) for number in value.ravel()]
-    return np.array(restored, np.float64).reshape(value.shape)
-
-
-def _restored(number: Any) -> float:
-    for known in _KNOWN_CONSTANTS:
-        for signed in (known, -known):
-            if number.dtype.type(signed) == number:
-                return signed
-    return float(str(number))
-
-
-_LARGEST_LITERAL = 16
-_KNOWN_CONSTANTS = tuple(
-    value
-    for value in (
-        *(math.sqrt(2) ** power for power in (-1, 1)),
-        *(math.sqrt(math.pi) ** power for power in (-2, -1, 1, 2)),
-        2 / math.sqrt(math.pi),
-        math.sqrt(2 / math.pi),
-        1 / math.sqrt(2 * math.pi),
-        math.sqrt(2 * math.pi),
-        2 * math.pi,
-        0.5 * math.log(2 * math.pi),
-        math.log(2 * math.pi),
-        math.log(2),
-        1 / math.log(2),
-        math.log(10),
-        1 / math.log(10),
-        math.e,
-        1 / 3,
-        2 / 3,
-        1 / 6,
-        0.044715,
-        3 * 0.044715,
-        1.0507009873554805,
-        1.6732632423543772,
-        1.0507009873554805 * 1.6732632423543772,
-    )
-)
-
-
-def _downstream(nodes: Iterable[Any], sources: Set[str]) -> set[str]:
-    """The names of the nodes, given in program order, that depend on the sources."""
-    found = set(sources)
-    for node in nodes:
-        if any(ref.split(":")[0] in found for ref in node.input):
-            found.add(node.name)
-    return found
-
-
-def reachable(nodes: Mapping[str, Any], wanted: Iterable[str]) -> list[Any]:
-    """The nodes that the wanted tensors depend on, in program order."""
-    pending = [ref.split(":")[0] for ref in wanted]
-    needed: set[str] = set()
-    while pending:
-        name = pending.pop()
-        if name in needed or name not in nodes:
-            continue
-        needed.add(name)
-        pending.extend(ref.split(":")[0] for ref in nodes[name].input)
-    return [node for name, node in nodes.items() if name in needed]

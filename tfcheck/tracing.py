@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import random
 import re
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -24,77 +22,14 @@ import tensorflow as tf
 from tfcheck.batch import Batch
 from tfcheck.errors import BatchError, ModelError, TraceError
 from tfcheck.internals import (
-    copy_mask,
     lazily_built_parts,
-    live_variable,
     recorded_losses,
     sublayers,
 )
+from tfcheck.listening import Recording, listening, listening_to_layers
 from tfcheck.silence import dropout_off
 
 LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
-
-
-@dataclass(frozen=True, eq=False)
-class TapeCall:
-    """One call of `tape.gradient`.
-
-    Attributes:
-        targets: the tensors that were differentiated.
-        output_gradients: their weights, or None each for one.
-        sources: what they were differentiated with respect to: variables, or tensors of the graph
-            at which it can be cut.
-        gradients: the gradient of each as a dense tensor, or None where the tape gave None.
-    """
-
-    targets: tuple[tf.Tensor, ...]
-    output_gradients: tuple[tf.Tensor | None, ...]
-    sources: tuple[Any, ...]
-    gradients: tuple[tf.Tensor | None, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class LayerCall:
-    """One call of a layer within the step, differentiated by itself.
-
-    Attributes:
-        path: the layer's Keras path.
-        call: its outputs, weighted at random, against its inputs and its trainable variables.
-        children: the calls of other layers that were made in it.
-    """
-
-    path: str
-    call: TapeCall
-    children: tuple[LayerCall, ...]
-
-
-@dataclass(frozen=True)
-class Applied:
-    """One gradient as handed to an optimizer, as a dense tensor, and the variable it was for."""
-
-    gradient: tf.Tensor
-    variable: Any
-
-
-@dataclass
-class Recording:
-    """What was heard during a trace.
-
-    Attributes:
-        tape_calls: the tapes' calls for variables.
-        loss_calls: the same losses against the outputs of the outermost layers, in the same order;
-            like `layer_calls` only where layers were listened to.
-        layer_calls: the layers' calls, inner ones before those they were made in.
-        applied: what the optimizers were given.
-        loss_scales: scaled losses, each with the loss before.
-    """
-
-    tape_calls: list[TapeCall] = field(default_factory=list)
-    loss_calls: list[TapeCall] = field(default_factory=list)
-    layer_calls: list[LayerCall] = field(default_factory=list)
-    outputs: list[tf.Tensor] = field(default_factory=list)
-    applied: list[Applied] = field(default_factory=list)
-    loss_scales: list[tuple[tf.Tensor, tf.Tensor]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -154,7 +89,7 @@ def trace_step(
             step(batch.pack(tensors))
         return []
 
-    with _unchanged(model), dropout_off(model), _listening(recording):
+    with _unchanged(model), dropout_off(model), listening(recording):
         try:
             function = tf.compat.v1.wrap_function(run, specs)
         except (TraceError, ModelError, KeyboardInterrupt):
@@ -282,174 +217,3 @@ def _no_weights(create: Callable[..., Any], **options: Any) -> Any:
             "for a step, before the check."
         )
     return create(**options)
-
-
-# -- listening -------------------------------------------------------------------------------
-
-_listening_lock = threading.RLock()
-
-
-@contextlib.contextmanager
-def _listening(recording: Recording) -> Iterator[None]:
-    """Record tapes and optimizers while the block runs; optimizers then apply nothing."""
-    with _listening_lock, contextlib.ExitStack() as undo:
-
-        def replace(owner: type, name: str, value: Any) -> None:
-            if name in vars(owner):
-                undo.callback(setattr, owner, name, vars(owner)[name])
-            else:
-                undo.callback(delattr, owner, name)
-            setattr(owner, name, value)
-
-        base = keras.optimizers.Optimizer
-        replace(tf.GradientTape, "gradient", _recorded_gradient(recording))
-        replace(keras.Model, "compute_metrics", lambda *_args, **_kwargs: {})
-        replace(base, "apply", _recorded_apply(recording))
-        for optimizer in _descendants(base):
-            if "apply" in vars(optimizer):
-                replace(optimizer, "apply", _recorded_apply(recording))
-            if "scale_loss" in vars(optimizer):
-                scale_loss = _recorded_scale(recording, vars(optimizer)["scale_loss"])
-                replace(optimizer, "scale_loss", scale_loss)
-        yield
-
-
-def _descendants(cls: type) -> list[type]:
-    children: list[type] = cls.__subclasses__()
-    return list(dict.fromkeys([*children, *(d for child in children for d in _descendants(child))]))
-
-
-def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
-    original = tf.GradientTape.gradient
-
-    @functools.wraps(original)
-    def gradient(
-        self: tf.GradientTape,
-        target: Any,
-        sources: Any,
-        output_gradients: Any = None,
-        **options: Any,
-    ) -> Any:
-        outputs = list(recording.outputs)
-        asked = [sources, outputs] if outputs else sources
-        found = original(self, target, asked, output_gradients, **options)
-        result, to_outputs = found if outputs else (found, [])
-        flat_sources = tf.nest.flatten(sources)
-        flat_results = tf.nest.flatten(result, expand_composites=False)
-        pairs = [
-            (source, None if gradient is None else tf.convert_to_tensor(gradient))
-            for source, gradient in zip(flat_sources, flat_results, strict=True)
-            if is_variable(source)
-        ]
-        if pairs:
-            targets = tuple(tf.nest.flatten(target))
-            weights = (
-                (None,) * len(targets)
-                if output_gradients is None
-                else tuple(tf.nest.flatten(output_gradients))
-            )
-            variables, gradients = zip(*pairs, strict=True)
-            recording.tape_calls.append(TapeCall(targets, weights, variables, gradients))
-            reached = [(o, g) for o, g in zip(outputs, to_outputs, strict=True) if g is not None]
-            # One call each: an output may be computed from another.
-            recording.loss_calls += [
-                TapeCall(targets, weights, (output,), (tf.convert_to_tensor(gradient),))
-                for output, gradient in reached
-            ]
-        return result
-
-    return gradient
-
-
-def _recorded_apply(recording: Recording) -> Callable[..., None]:
-    def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
-        # Without variables the gradients are for those the optimizer was built with.
-        variables = trainable_variables or getattr(self, "_trainable_variables", ())
-        recording.applied += [
-            Applied(tf.convert_to_tensor(gradient), variable)
-            for gradient, variable in zip(grads, variables, strict=False)
-            if gradient is not None
-        ]
-
-    return apply
-
-
-def _recorded_scale(recording: Recording, original: Callable[..., Any]) -> Callable[..., Any]:
-    def scale_loss(self: Any, loss: Any) -> Any:
-        scaled = original(self, loss)
-        if scaled is not loss:
-            recording.loss_scales.append((scaled, loss))
-        return scaled
-
-    return scale_loss
-
-
-@contextlib.contextmanager
-def listening_to_layers(recording: Recording) -> Iterator[None]:
-    """Differentiate every layer call of the graph being traced by itself, where it is made.
-
-    Each layer gets its inputs through an identity, at which the graph can be cut, and a tape of its
-    own. Calls inside loops and nested functions belong to other graphs and are left alone.
-    """
-    graph = tf.compat.v1.get_default_graph()
-    original = keras.Layer.__call__
-    stack: list[list[LayerCall]] = [[]]
-    differentiate = vars(tf.GradientTape)["gradient"].__wrapped__
-
-    def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        if tf.compat.v1.get_default_graph() is not graph:
-            return original(self, *args, **kwargs)
-        inputs: list[tf.Tensor] = []
-        args, kwargs = tf.nest.map_structure(lambda leaf: _cut(leaf, inputs), (args, kwargs))
-        stack.append([])
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            outputs = original(self, *args, **kwargs)
-        children = stack.pop()
-        targets = [leaf for leaf in tf.nest.flatten(outputs) if _is_float(leaf)]
-        sources = [*inputs, *self.trainable_variables]
-        if targets and sources:
-            weights = [_cotangent(target, position) for position, target in enumerate(targets)]
-            found = differentiate(tape, targets, list(map(live_variable, sources)), weights)
-            gradients = tuple(None if g is None else tf.convert_to_tensor(g) for g in found)
-            layer_call = LayerCall(
-                self.path or self.name,
-                TapeCall(tuple(targets), tuple(weights), tuple(sources), gradients),
-                tuple(children),
-            )
-            recording.layer_calls.append(layer_call)
-            stack[-1].append(layer_call)
-        if len(stack) == 1:
-            outputs = tf.nest.map_structure(lambda leaf: _cut(leaf, recording.outputs), outputs)
-        return outputs
-
-    keras.Layer.__call__ = call
-    try:
-        yield
-    finally:
-        keras.Layer.__call__ = original
-
-
-def _is_float(leaf: Any) -> bool:
-    return isinstance(leaf, tf.Tensor) and leaf.dtype.is_floating
-
-
-def _cut(leaf: Any, cuts: list[tf.Tensor]) -> Any:
-    """A float tensor through an identity, at which the graph can be cut; all else as it is."""
-    if not _is_float(leaf):
-        return leaf
-    identity = tf.identity(leaf)
-    copy_mask(leaf, identity)
-    cuts.append(identity)
-    return identity
-
-
-def _cotangent(output: tf.Tensor, position: int) -> tf.Tensor:
-    """Random weights for a layer's output, the same at every evaluation."""
-    shape = output.shape if output.shape.is_fully_defined() else tf.shape(output)
-    return tf.cast(tf.random.stateless_normal(shape, seed=(position, 7)), output.dtype)
-
-
-def is_variable(value: Any) -> bool:
-    """Whether this is a Keras or TensorFlow variable."""
-    return isinstance(value, keras.Variable | tf.Variable)

@@ -1,0 +1,108 @@
+"""The nodes of a `GraphDef`: their types, their tensors' names, what depends on what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
+
+from tfcheck.internals import op_definition
+
+
+def canonical(ref: str, in_function: bool) -> str:
+    """One spelling a tensor: `"node:0"` in graphs, `"node:output:0"` in functions."""
+    return ref if in_function or ":" in ref else f"{ref}:0"
+
+
+def first_output(node: Any, in_function: bool) -> str:
+    """The name of a node's first output."""
+    if not in_function:
+        return f"{node.name}:0"
+    definition = op_definition(node.op)
+    outputs = definition.output_arg if definition is not None else ()
+    return f"{node.name}:{outputs[0].name}:0" if outputs else node.name
+
+
+def copy_node(node: Any, inputs: Iterable[str]) -> Any:
+    """The node with new data inputs, without control inputs, placement and bookkeeping marks."""
+    new = type(node)(name=node.name, op=node.op, input=inputs)
+    for name, value in node.attr.items():
+        if not name.startswith("_") or name == "_lower_using_switch_merge":
+            new.attr[name].CopyFrom(value)
+    return new
+
+
+def types_of(attribute: Any) -> list[int]:
+    """The types that a type attribute holds."""
+    if attribute.WhichOneof("value") == "type":
+        return [attribute.type]
+    return list(attribute.list.type)
+
+
+def set_types(attribute: Any, types: Sequence[int]) -> None:
+    """Put types into a type attribute, which holds one or a list."""
+    if attribute.WhichOneof("value") == "type":
+        attribute.type = types[0]
+    else:
+        del attribute.list.type[:]
+        attribute.list.type.extend(types)
+
+
+def tensor_types(node: Any, arguments: Any) -> list[int]:
+    """The type of each tensor that a node's arguments stand for."""
+    return [dtype for argument in arguments for dtype in _argument_types(node, argument)]
+
+
+def _argument_types(node: Any, argument: Any) -> list[int]:
+    if argument.type_list_attr:
+        return list(node.attr[argument.type_list_attr].list.type)
+    dtype = node.attr[argument.type_attr].type if argument.type_attr else argument.type
+    count = node.attr[argument.number_attr].i if argument.number_attr else 1
+    return [dtype] * count
+
+
+def output_refs(node: Any, definition: Any, in_function: bool) -> list[str]:
+    """The names of all outputs of a node."""
+    refs: list[str] = []
+    for argument in definition.output_arg:
+        for position in range(len(_argument_types(node, argument))):
+            refs.append(
+                f"{node.name}:{argument.name}:{position}"
+                if in_function
+                else f"{node.name}:{len(refs)}"
+            )
+    return refs
+
+
+def functions_of(attribute: Any) -> Any:
+    """The functions that a function attribute holds."""
+    return [attribute.func] if attribute.WhichOneof("value") == "func" else attribute.list.func
+
+
+def called_functions(node: Any) -> Iterable[str]:
+    """The names of the functions that a node calls."""
+    for value in node.attr.values():
+        kind = value.WhichOneof("value")
+        if kind == "func" or (kind == "list" and value.list.func):
+            yield from (function.name for function in functions_of(value))
+
+
+def downstream(nodes: Iterable[Any], sources: Set[str]) -> set[str]:
+    """The names of the nodes, given in program order, that depend on the sources."""
+    found = set(sources)
+    for node in nodes:
+        if any(ref.split(":")[0] in found for ref in node.input):
+            found.add(node.name)
+    return found
+
+
+def reachable(nodes: Mapping[str, Any], wanted: Iterable[str]) -> list[Any]:
+    """The nodes that the wanted tensors depend on, in program order."""
+    pending = [ref.split(":")[0] for ref in wanted]
+    needed: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in needed or name not in nodes:
+            continue
+        needed.add(name)
+        pending.extend(ref.split(":")[0] for ref in nodes[name].input)
+    return [node for name, node in nodes.items() if name in needed]
