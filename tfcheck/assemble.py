@@ -105,15 +105,18 @@ def _declare(finding: Finding) -> Finding:
 
 
 def _joint_score(findings: Iterable[Finding]) -> float:
-    """The similarity score of several variables as one vector; `nan` when one is unknown."""
-    gap = numerical = analytic = 0.0
-    for finding in findings:
-        gap += finding.gap_square
-        numerical += finding.numerical_square
-        analytic += finding.analytic_square
+    """The similarity score of several variables as one vector; `nan` when one is unknown.
+
+    Variables whose gradients are too small to be seen add nothing to either norm.
+    """
+    seen = [finding for finding in findings if finding.report.reason != "below_resolution"]
+    if not seen:
+        return math.nan
+    gap = sum(finding.gap_square for finding in seen)
+    norms = math.sqrt(sum(finding.numerical_square for finding in seen))
+    norms += math.sqrt(sum(finding.analytic_square for finding in seen))
     if math.isnan(gap):
         return math.nan
-    norms = math.sqrt(numerical) + math.sqrt(analytic)
     return math.sqrt(gap) / norms if norms else 0.0
 
 

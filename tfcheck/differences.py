@@ -21,7 +21,7 @@ FIRST_STEP = 2.0**-16
 """Where the search for a step begins, relative to the variable's scale: 1.5e-5."""
 
 SMALLEST_STEP = 2.0**-44
-LARGEST_STEP = 0.5
+LARGEST_STEP = 64.0
 _STRIDE = 8.0
 _MOVES = 10
 _SAFETY = 6.0
@@ -70,7 +70,12 @@ class Slope:
 
 
 def central_difference(
-    phi: Callable[[float], float], at_zero: float, step: float, loudest_noise: float = math.inf
+    phi: Callable[[float], float],
+    at_zero: float,
+    step: float,
+    *,
+    loudest_noise: float = math.inf,
+    least_noise: float = 0.0,
 ) -> Slope:
     """Measure the slope of φ at 0 with steps h, h/2 and h/4.
 
@@ -80,6 +85,8 @@ def central_difference(
         step: h, the largest step.
         loudest_noise: φ's noise is known to be no more than this: what looks like more is the
             shape of φ, such as kinks. Defaults to infinity.
+        least_noise: φ's noise is known to be no less than this, whatever a few values show that
+            agree by luck. Defaults to 0.
 
     Returns:
         The slope with its error bar; `nan` where φ is not finite around 0.
@@ -99,7 +106,9 @@ def central_difference(
     even = [ahead + behind - 2 * at_zero for ahead, behind in zip(right, left, strict=True)]
     slopes = [o / (2 * h) for o, h in zip(odd, steps, strict=True)]
 
-    noise = _noise(odd, even, loudest_noise, max(map(abs, (at_zero, *right, *left))))
+    magnitude = max(map(abs, (at_zero, *right, *left)))
+    seen = min(_noise(odd, even), loudest_noise)
+    noise = max(seen, least_noise, _LEAST_NOISE * magnitude)
     coarse, fine = slopes[0] - slopes[1], slopes[1] - slopes[2]
     fourth_coarse, fourth_fine = slopes[1] - coarse / 3, slopes[2] - fine / 3
     truncation = abs(fourth_coarse - fourth_fine)
@@ -122,7 +131,7 @@ def central_difference(
     )
 
 
-def _noise(odd: list[float], even: list[float], loudest: float, magnitude: float) -> float:
+def _noise(odd: list[float], even: list[float]) -> float:
     """Standard deviation of φ's noise, from combinations in which every low power of h cancels.
 
     The odd one cancels h and h³. The even one cancels h², or, over a kink at 0, |h|. Divided by the
@@ -132,8 +141,7 @@ def _noise(odd: list[float], even: list[float], loudest: float, magnitude: float
     from_even = min(
         abs(even[1] - 4 * even[2]) / math.sqrt(70), abs(even[1] - 2 * even[2]) / math.sqrt(14)
     )
-    seen = math.hypot(from_even, from_odd) / math.sqrt(2)
-    return max(min(seen, loudest), _LEAST_NOISE * magnitude)
+    return math.hypot(from_even, from_odd) / math.sqrt(2)
 
 
 def measure_noise(phi: Callable[[float], float], spacing: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfcheck.differences import measure_noise
-from tfcheck.directions import generator
+from tfcheck.directions import Array, generator, scale_of
 from tfcheck.errors import ParityError
 from tfcheck.joint import JOINT_FROM, Member, measure_jointly
 from tfcheck.judge import Judgement, judge_measurement, judge_missing, judge_second_look
@@ -32,9 +32,18 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done and how much there is."""
 
 _PRECISION = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-_PARITY_ROUNDINGS = 4096
+_PARITY = {"float64": 1e-9, "float32": 2.5e-4, "float16": 5e-2, "bfloat16": 0.25}
 _PARITY_SENSITIVITY = 64
 _WORST_SHOWN = 5
+_VANISHED = 1e-8
+"""The same for the size a loss has far from here, where it has not been trained to vanish."""
+
+_FAR = 1e3
+"""A loss far from here counts at most as much larger than here, or than 1."""
+
+_TAPE_ROUNDING = 2.0**-48
+"""Rounding of the tape's float64 arithmetic, where its terms cancel, relative to that size."""
+
 _MOST_LOCALISED = 12
 _FINE_SPACING, _COARSE_SPACING = 2.0**-36, 2.0**-14
 """Where noise is looked for: far below any structure, unless float32 islands see no such change."""
@@ -66,6 +75,7 @@ class Examination:
         self._nudged: dict[int, Base] = {}
         self._screened: dict[int, Measurement] = {}
         self._noise: dict[int, float] = {}
+        self._natural = [self._natural_size(loss) for loss in range(objective.steps)]
         self._localised = 0
         self._loudest = [self._loudest_of(loss) for loss in range(len(base.losses))]
 
@@ -128,6 +138,7 @@ class Examination:
                 self.settings,
                 loudest=self._loudest[loss],
                 noise=self._noise_of(loss),
+                rounding=self._rounding(loss),
             ):
                 scale = next(m.scale for m in members if m.position == position)
                 judgement = judge_measurement(
@@ -138,36 +149,60 @@ class Examination:
 
     def _loudest_of(self, loss: int) -> float:
         norms = [
-            self._target(parameter, gradient, self.base, 0.0).norm * self._scale(parameter)
+            float(np.linalg.norm(gradient)) * self._scale(parameter)
             for parameter, gradient in zip(
                 self.objective.parameters, self.base.gradients, strict=True
             )
             if parameter.loss == loss and gradient is not None and parameter.inputs
         ]
-        floor = _QUIET * abs(self.base.losses[loss])
-        return max((norm for norm in (*norms, floor) if math.isfinite(norm)), default=0.0)
+        floors = [_QUIET * abs(self.base.losses[loss])]
+        if loss < self.objective.steps:
+            floors.append(_VANISHED * self._natural[loss])
+        return max((norm for norm in (*norms, *floors) if math.isfinite(norm)), default=0.0)
+
+    def _natural_size(self, loss: int) -> float:
+        """How large a loss is far from here, where nothing has been trained to vanish."""
+        parameters = self._movable(loss)
+        sizes = [abs(self.base.losses[loss])]
+        if parameters and math.isfinite(sizes[0]):
+            displaced = self._all_displaced(loss)
+            rng = generator(self.settings.seed, f"far {loss}")
+            direction = rng.standard_normal(sum(entries(parameter) for parameter in parameters))
+            sizes += [abs(displaced(sign * direction)) for sign in (1.0, -1.0)]
+        else:
+            return 1.0
+        return min(max(size for size in sizes if math.isfinite(size)), _FAR * max(1.0, sizes[0]))
+
+    def _movable(self, loss: int) -> list[Parameter]:
+        return [p for p in self.objective.parameters if p.loss == loss and p.inputs]
+
+    def _all_displaced(self, loss: int) -> Callable[[Array], float]:
+        """A loss as a function of the displacement of everything it is differentiated for."""
+        parameters = self._movable(loss)
+        units = [self._scale(parameter) for parameter in parameters]
+        return self.objective.along_many(self.base, parameters, units)
 
     def _noise_of(self, loss: int) -> float:
         """The noise of a loss when everything it is differentiated for moves a little at random."""
         if loss not in self._noise:
-            parameters = [
-                parameter
-                for parameter in self.objective.parameters
-                if parameter.loss == loss and parameter.inputs
-            ]
-            units = [self._scale(parameter) for parameter in parameters]
+            parameters = self._movable(loss)
+            displaced = self._all_displaced(loss)
             rng = generator(self.settings.seed, f"noise {loss}")
             direction = rng.standard_normal(sum(entries(parameter) for parameter in parameters))
-            displaced = self.objective.along_many(self.base, parameters, units)
             spacing = _COARSE_SPACING if self.objective.islands else _FINE_SPACING
             noise = (
                 measure_noise(lambda t: displaced(t * direction), spacing) if parameters else 0.0
             )
-            self._noise[loss] = noise if math.isfinite(noise) else math.inf
+            # A loss that changes by less than its rounding seems to have no noise at all.
+            rounding = self._rounding(loss) / 16
+            self._noise[loss] = max(noise, rounding) if math.isfinite(noise) else math.inf
         return self._noise[loss]
 
+    def _rounding(self, loss: int) -> float:
+        return _TAPE_ROUNDING * self._natural[loss] if loss < self.objective.steps else 0.0
+
     def _scale(self, parameter: Parameter) -> float:
-        return self._target(parameter, None, self.base, 0.0).scale
+        return scale_of(_value(parameter, self.base))
 
     def _obstacle(self, loss: int) -> Judgement | None:
         """What makes every gradient of this loss impossible to judge, if anything does."""
@@ -184,7 +219,7 @@ class Examination:
                 f"The loss differs between two evaluations at one point: {what} draws new numbers "
                 "each time. Draw them from a keras.random.SeedGenerator.",
             )
-        if not parity(value, trained) <= self._parity_limit(loss):
+        if not abs(value - trained) <= self._parity_limit(loss):
             error = ParityError(
                 "The float64 graph must compute the loss that is trained. Received: "
                 f"{value:.9g} in float64, {trained:.9g} as trained. Nothing was judged."
@@ -193,26 +228,26 @@ class Examination:
         return None
 
     def _parity_limit(self, loss: int) -> float:
-        """How far training precision may move the loss: further where variables move it more."""
-        unit = _PRECISION[self.objective.lowest]
-        sensitivity = self._loudest[loss] / max(abs(self.base.losses[loss]), 1e-300)
-        return unit * (_PARITY_ROUNDINGS + _PARITY_SENSITIVITY * sensitivity)
+        """How far training precision may move the loss: further where variables move it more.
+
+        A loss that training has made small is a difference of larger numbers, and as uncertain as
+        these are; so it counts as it would far from here.
+        """
+        lowest = self.objective.lowest
+        from_variables = _PARITY_SENSITIVITY * _PRECISION[lowest] * self._loudest[loss]
+        return _PARITY[lowest] * self._natural[loss] + from_variables
 
     def _target(self, parameter: Parameter, gradient: Any, base: Base, loudest: float) -> Target:
-        value = (
-            np.asarray(base.inputs[parameter.inputs[0]], np.float64)
-            if parameter.inputs
-            else np.asarray(parameter.variable, np.float64)
-        )
         return Target(
             path=parameter.path,
             displaced=self.objective.along(base, parameter),
-            value=value,
+            value=_value(parameter, base),
             gradient=gradient,
             at_zero=base.losses[parameter.loss],
             resolution=self.settings.thresholds.okay / 30,
             loudest=loudest,
             noise=self._noise_of(parameter.loss) if loudest else math.inf,
+            rounding=self._rounding(parameter.loss),
         )
 
     def examine_one(
@@ -367,6 +402,13 @@ def _score_shown(measurement: Measurement, reason: str) -> float:
     if reason == "below_resolution":
         return math.nan
     return 0.0 if reason == "unused" else measurement.score
+
+
+def _value(parameter: Parameter, base: Base) -> Array:
+    """A parameter's value at a point."""
+    if parameter.inputs:
+        return np.asarray(base.inputs[parameter.inputs[0]], np.float64)
+    return np.asarray(parameter.variable, np.float64)
 
 
 def entries(parameter: Parameter) -> int:

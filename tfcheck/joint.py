@@ -57,6 +57,7 @@ def measure_jointly(
     *,
     loudest: float,
     noise: float,
+    rounding: float,
 ) -> Iterator[tuple[int, Measurement]]:
     """Measure variables of one loss in groups of similar loudness.
 
@@ -67,6 +68,7 @@ def measure_jointly(
         settings: the options of the check.
         loudest: the largest scaled gradient norm among the variables of the loss.
         noise: the loss's noise when everything moves.
+        rounding: how far the tape's own rounding may move a slope.
 
     Yields:
         For each variable its position and what the measurement of its group says of it.
@@ -91,6 +93,7 @@ def measure_jointly(
             resolution=settings.thresholds.okay / 30 / math.sqrt(len(group)),
             loudest=loudest,
             noise=noise,
+            rounding=rounding,
             unit=1.0,
         )
         joint = measure_directions(target, settings.directions, None, settings.seed)

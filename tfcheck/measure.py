@@ -23,6 +23,8 @@ Displaced = Callable[[Array], float]
 """The loss as a function of a variable's displacement."""
 
 _NOISE_MARGIN = 4.0
+_NOISE_PART = 2.0**-6
+"""The part of the tape's rounding that a single evaluation of the loss has at least."""
 
 _PLAIN = 100
 """A gap of this many error bars needs no finer measurement of its size."""
@@ -122,6 +124,7 @@ class Target:
         loudest: the largest scaled gradient norm among the variables of the same loss, against
             which a gradient of zero is judged.
         noise: the loss's noise when everything moves, which a single variable cannot exceed.
+        rounding: how far the tape's own rounding may move a slope.
         unit: size of a natural change, where it is not the root mean square of `value`.
     """
 
@@ -133,6 +136,7 @@ class Target:
     resolution: float
     loudest: float
     noise: float = math.inf
+    rounding: float = 0.0
     unit: float | None = None
 
     @property
@@ -147,17 +151,22 @@ class Target:
 
     def wanted(self, reference: float) -> float:
         """The error bar that is good enough for slopes of the size `reference`."""
-        if reference <= 1e-13 * self.loudest:
-            return 1e-9 * self.loudest
-        return self.resolution * reference
+        silent = reference <= 1e-13 * self.loudest
+        wanted = 1e-9 * self.loudest if silent else self.resolution * reference
+        return max(wanted, 4 * self.rounding)
 
     def slope_at(self, direction: Array, step: float) -> tuple[float, Slope]:
         """The tape's and the measured slope along a direction, at a step."""
         exact = representable(direction, self.value, step / 4)
         analytic = 0.0 if self.gradient is None else float(np.vdot(exact, self.gradient))
-        return analytic, central_difference(
-            lambda t: self.displaced(t * exact), self.at_zero, step, _NOISE_MARGIN * self.noise
+        slope = central_difference(
+            lambda t: self.displaced(t * exact),
+            self.at_zero,
+            step,
+            loudest_noise=_NOISE_MARGIN * self.noise,
+            least_noise=_NOISE_PART * self.rounding,
         )
+        return analytic, dataclasses.replace(slope, roundoff=slope.roundoff + self.rounding)
 
     def line(self, direction: Array, reference: float, first_step: float | None = None) -> Line:
         """Measure along a direction, looking for a step that is good enough."""
@@ -267,7 +276,7 @@ def measure_every_coordinate(
         numerical[index] = (target.displaced(unit) - target.displaced(-unit)) / realised
         unit[index] = 0.0
         progress(1)
-    bars = _sweep_bars(probes, numerical, step)
+    bars = _sweep_bars(probes, numerical, step) + target.rounding / target.scale
     gaps = np.abs(numerical - gradient)
     excess = gaps - np.maximum(bars, target.resolution * np.abs(gradient))
     order = np.argsort(excess, axis=None)[::-1][:_REFINED]
