@@ -202,7 +202,7 @@ class Examination:
         return _TAPE_ROUNDING * self._natural[loss] if loss < self.objective.steps else 0.0
 
     def _scale(self, parameter: Parameter) -> float:
-        return scale_of(_value(parameter, self.base))
+        return scale_of(self.objective.value(self.base, parameter))
 
     def _obstacle(self, loss: int) -> Judgement | None:
         """What makes every gradient of this loss impossible to judge, if anything does."""
@@ -241,7 +241,7 @@ class Examination:
         return Target(
             path=parameter.path,
             displaced=self.objective.along(base, parameter),
-            value=_value(parameter, base),
+            value=self.objective.value(base, parameter),
             gradient=gradient,
             at_zero=base.losses[parameter.loss],
             resolution=self.settings.thresholds.okay / 30,
@@ -402,13 +402,6 @@ def _score_shown(measurement: Measurement, reason: str) -> float:
     if reason == "below_resolution":
         return math.nan
     return 0.0 if reason == "unused" else measurement.score
-
-
-def _value(parameter: Parameter, base: Base) -> Array:
-    """A parameter's value at a point."""
-    if parameter.inputs:
-        return np.asarray(base.inputs[parameter.inputs[0]], np.float64)
-    return np.asarray(parameter.variable, np.float64)
 
 
 def entries(parameter: Parameter) -> int:

@@ -79,7 +79,11 @@ def measure_jointly(
             min(_LARGEST_WEIGHT, largest / member.loudness) if member.loudness else 1.0
             for member in group
         ]
-        units = [weight * member.scale for weight, member in zip(weights, group, strict=True)]
+        # Powers of two, so that what is exact in these units is exact in the variables' own.
+        units = [
+            2.0 ** round(math.log2(weight * member.scale))
+            for weight, member in zip(weights, group, strict=True)
+        ]
         gradient = np.concatenate(
             [unit * member.gradient.ravel() for unit, member in zip(units, group, strict=True)]
         )
@@ -87,7 +91,12 @@ def measure_jointly(
         target = Target(
             path=f"joint {number}",
             displaced=objective.along_many(base, [m.parameter for m in group], units),
-            value=np.zeros(gradient.shape),
+            value=np.concatenate(
+                [
+                    objective.value(base, member.parameter).ravel() / unit
+                    for unit, member in zip(units, group, strict=True)
+                ]
+            ),
             gradient=gradient,
             at_zero=base.losses[loss],
             resolution=settings.thresholds.okay / 30 / math.sqrt(len(group)),

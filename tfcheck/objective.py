@@ -423,6 +423,13 @@ class Objective:
         self.evaluations += 1
         return float(self._function("losses", index)(inputs))
 
+    @staticmethod
+    def value(base: Base, parameter: Parameter) -> Array:
+        """A parameter's value at a point."""
+        if parameter.inputs:
+            return np.asarray(base.inputs[parameter.inputs[0]], np.float64)
+        return np.asarray(parameter.variable, np.float64)
+
     def along(self, base: Base, parameter: Parameter) -> Callable[[Array], float]:
         """The loss of a parameter's tape as a function of that parameter's displacement."""
         inputs = list(base.inputs)
