@@ -78,8 +78,13 @@ def assemble(
         for path, members in by_layer.items()
     )
     counted = [finding for finding in findings if finding.report.counts]
+    verdict = worst(finding.report.verdict for finding in counted)
+    if verdict is Verdict.PASS and all(f.report.reason == "unused" for f in counted):
+        verdict = Verdict.INCONCLUSIVE
+        nothing = "The loss uses none of the variables, so that nothing was compared."
+        fields["notes"] = (*fields["notes"], nothing)
     return GradientReport(
-        verdict=worst(finding.report.verdict for finding in counted),
+        verdict=verdict,
         score=_joint_score(counted),
         layers=layers,
         **fields,

@@ -6,6 +6,8 @@ Every message states the rule, the received value and the remedy, in that order:
 
 from __future__ import annotations
 
+import re
+
 
 class TfcheckError(Exception):
     """Root of every error that tfcheck raises on purpose."""
@@ -53,6 +55,23 @@ class GradientCheckFailed(TfcheckError, AssertionError):
     def __init__(self, message: str, report: object = None) -> None:
         super().__init__(message)
         self.report = report
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_HEADLINES = re.compile(
+    r"^(Exception encountered when calling|Graph execution error|Detected at node|Arguments "
+    r"received|File \"|\{\{|<stack|Stack trace|Call arguments|The above exception)"
+)
+
+
+def telling_line(message: str) -> str:
+    """The line of a long error message that says why, as a sentence.
+
+    Keras and TensorFlow begin with a headline that says where, and say why below it.
+    """
+    lines = [line.strip() for line in _ANSI.sub("", message).splitlines() if line.strip()]
+    telling = [line for line in lines if not _HEADLINES.match(line)]
+    return next(iter(telling or lines), "no reason given").rstrip(".:") + "."
 
 
 def rule(rule: str, name: str, value: object, remedy: str) -> str:

@@ -240,7 +240,8 @@ def _from_lines(target: Target, lines: list[Line]) -> Measurement:
     square = target.scale**2
 
     def mean_square(values: list[float]) -> float:
-        return float(np.mean(np.square(values))) / square
+        with np.errstate(over="ignore"):
+            return float(np.mean(np.square(values))) / square
 
     return Measurement(
         lines=tuple(lines),

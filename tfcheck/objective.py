@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfcheck.batch import Batch
 from tfcheck.directions import gaussian, generator, scale_of
-from tfcheck.errors import TraceError
+from tfcheck.errors import BatchError, TraceError, telling_line
 from tfcheck.graph_functions import (
     callable_part,
     import_tensors,
@@ -343,10 +343,11 @@ class Objective:
         try:
             found = self._at_base(*inputs)
         except tf.errors.OpError as error:
-            raise TraceError(
-                "The training step must run in float64. Received: "
-                f"{type(error).__name__}: {error.message.splitlines()[0].rstrip('.')}. Check a "
-                "smaller part with loss_fn, or replace the operation."
+            kind = BatchError if isinstance(error, tf.errors.InvalidArgumentError) else TraceError
+            raise kind(
+                "The training step must run on this batch. Received: "
+                f"{type(error).__name__}: {telling_line(error.message)} See whether fit can train "
+                "the model on it."
             ) from error
         point = (*inputs, *found["held"])
         as_trained = self._as_trained(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -44,7 +44,7 @@ def make_settings(
                     "Give such a number",
                 )
             )
-    if epsilon != "auto":
+    if not (isinstance(epsilon, str) and epsilon == "auto"):
         number = isinstance(epsilon, int | float | np.number) and not isinstance(epsilon, bool)
         if not number or not 0 < float(epsilon) < math.inf:
             raise ArgumentError(
@@ -62,7 +62,9 @@ def make_settings(
         )
     if isinstance(expected_mismatch, str):
         expected_mismatch = (expected_mismatch,)
-    if not all(isinstance(pattern, str) for pattern in expected_mismatch):
+    if not isinstance(expected_mismatch, Iterable) or not all(
+        isinstance(pattern, str) for pattern in expected_mismatch
+    ):
         raise ArgumentTypeError(
             rule(
                 "expected_mismatch must hold strings",
@@ -120,6 +122,6 @@ def require_checkable(model: Any, loss_fn: LossFunction | None) -> None:
 
 def require_choice(name: str, value: object, allowed: Sequence[object]) -> None:
     """Raise an `ArgumentError` unless `value` is one of `allowed`."""
-    if value not in allowed:
+    if not (value is None or isinstance(value, str)) or value not in allowed:
         listed = " or ".join(repr(choice) for choice in allowed)
         raise ArgumentError(rule(f"{name} must be {listed}", name, value, f"Choose {listed}"))

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcheck.batch import Batch
-from tfcheck.errors import BatchError, ModelError, TraceError
+from tfcheck.errors import BatchError, ModelError, TraceError, telling_line
 from tfcheck.internals import (
     lazily_built_parts,
     recorded_losses,
@@ -147,11 +147,13 @@ def _inference_step(model: keras.Model, batch: Batch) -> Callable[[Any], Any]:
 
 
 def _explain(error: Exception, batch: Batch, source: str) -> Exception:
-    shapes = ", ".join(f"{dtype}{list(shape)}" for shape, dtype in batch.signature())
-    lines = [line.strip() for line in _ANSI.sub("", str(error)).splitlines() if line.strip()]
-    # Keras begins with a headline that says where, and says why below it.
-    telling = [line for line in lines if not line.startswith("Exception encountered when calling")]
-    reason = next(iter(telling or lines), type(error).__name__).rstrip(".") + "."
+    signature = batch.signature()
+    shapes = ", ".join(f"{dtype}{list(shape)}" for shape, dtype in signature[:_SHOWN])
+    if len(signature) > _SHOWN:
+        shapes += f" and {len(signature) - _SHOWN} more arrays (lists count as many inputs)"
+    reason = telling_line(str(error))
+    if "None values not supported" in reason:
+        reason += " Perhaps the targets are missing."
     if isinstance(error, ValueError | tf.errors.InvalidArgumentError) and _ABOUT_SHAPES.search(
         reason
     ):
@@ -165,9 +167,9 @@ def _explain(error: Exception, batch: Batch, source: str) -> Exception:
     )
 
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_SHOWN = 6
 _ABOUT_SHAPES = re.compile(
-    r"shape|dimension|incompatible|rank|expected|batch|axis|broadcast|input", re.IGNORECASE
+    r"shape|dimension|incompatible|rank|expected|batch|axis|broadcast|input|missing", re.IGNORECASE
 )
 
 
