@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfcheck.differences import measure_noise
+from tfcheck.differences import FIRST_STEP, measure_noise
 from tfcheck.directions import Array, generator, scale_of
 from tfcheck.errors import ParityError
 from tfcheck.joint import JOINT_FROM, Member, measure_jointly
@@ -74,6 +74,7 @@ class Examination:
         self.notes: list[str] = []
         self._nudged: dict[int, Base] = {}
         self._screened: dict[int, Measurement] = {}
+        self._starts: dict[int, float] = {}
         self._noise: dict[int, float] = {}
         self._natural = [self._natural_size(loss) for loss in range(objective.steps)]
         self._localised = 0
@@ -131,7 +132,7 @@ class Examination:
             if len(members) <= JOINT_FROM:
                 continue
             self.progress("all variables together", 0, 1)
-            for position, measurement in measure_jointly(
+            for position, measurement, step in measure_jointly(
                 self.objective,
                 self.base,
                 members,
@@ -146,6 +147,8 @@ class Examination:
                 )
                 if judgement.verdict is Verdict.PASS:
                     self._screened[position] = measurement
+                else:
+                    self._starts[position] = min(step, FIRST_STEP)
 
     def _loudest_of(self, loss: int) -> float:
         norms = [
@@ -268,6 +271,7 @@ class Examination:
         scale = self.base.scales[parameter.loss]
         loudest = self._loudest[parameter.loss]
         target = self._target(parameter, gradient, self.base, loudest)
+        target = replace(target, start=self._starts.get(position))
         if gradient is not None and not np.all(np.isfinite(gradient)):
             count = int(np.size(gradient) - np.count_nonzero(np.isfinite(gradient)))
             note = f"{count} of {np.size(gradient)} entries of the tape's gradient are not finite."

@@ -58,7 +58,7 @@ def measure_jointly(
     loudest: float,
     noise: float,
     rounding: float,
-) -> Iterator[tuple[int, Measurement]]:
+) -> Iterator[tuple[int, Measurement, float]]:
     """Measure variables of one loss in groups of similar loudness.
 
     Args:
@@ -71,7 +71,8 @@ def measure_jointly(
         rounding: how far the tape's own rounding may move a slope.
 
     Yields:
-        For each variable its position and what the measurement of its group says of it.
+        For each variable its position, what the measurement of its group says of it, and the step
+        that suited the group, relative to the variable's scale.
     """
     for number, group in enumerate(_groups(members, loudest)):
         largest = group[0].loudness
@@ -118,6 +119,7 @@ def measure_jointly(
                     bar_square=joint.bar_square / unit**2,
                     analytic_norm=norm,
                 ),
+                joint.lines[0].slope.step * unit / member.scale,
             )
 
 

@@ -124,6 +124,7 @@ class Target:
         loudest: the largest scaled gradient norm among the variables of the same loss, against
             which a gradient of zero is judged.
         noise: the loss's noise when everything moves, which a single variable cannot exceed.
+        start: a step known to suit the loss around this point, None where none is.
         rounding: how far the tape's own rounding may move a slope.
         unit: size of a natural change, where it is not the root mean square of `value`.
     """
@@ -137,6 +138,7 @@ class Target:
     loudest: float
     noise: float = math.inf
     rounding: float = 0.0
+    start: float | None = None
     unit: float | None = None
 
     @property
@@ -185,6 +187,8 @@ class Target:
 
     def first_step(self, reference: float) -> float:
         """Where to begin: where a loss with slopes of size `reference` could be straight."""
+        if self.start is not None:
+            return self.start
         straight = _STRAIGHT * abs(self.at_zero) / reference if reference > 0 else math.inf
         exponent = math.floor(math.log2(straight)) if 0 < straight < math.inf else 0
         return max(min(FIRST_STEP, 2.0**exponent), 64 * SMALLEST_STEP)
