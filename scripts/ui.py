@@ -29,7 +29,6 @@ def ui(store: str | None, port: int | None, live: bool, browser: bool) -> None:
     in MLflow's pages is not kept. Use --live to watch a training, or to keep your changes.
     """
     from tfcheck.dashboard import dashboard
-    from tfcheck.errors import TfcheckError
     from tfcheck.store import find_store
 
     try:
@@ -46,8 +45,6 @@ def ui(store: str | None, port: int | None, live: bool, browser: bool) -> None:
                 board.wait()
     except KeyboardInterrupt:
         click.echo("Stopped.")
-    except TfcheckError as error:
-        raise click.ClickException(str(error)) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import requests
 from mlflow import MlflowClient
 
 from tfcheck import dashboard
-from tfcheck.scripts.ui import ui
+from tfcheck.scripts.cli import main
 from tfcheck.store import StoreError, find_store, snapshot
 from tfcheck.tracking import views
 
@@ -187,8 +187,8 @@ def test_no_store_is_said_clearly(
 
 def test_command_line_says_what_is_wrong() -> None:
     """`tfcheck ui` ends with a message and without a traceback when there is nothing to show."""
-    result = click.testing.CliRunner().invoke(ui, ["nowhere"])
-    assert result.exit_code == 1
+    result = click.testing.CliRunner().invoke(main, ["ui", "nowhere"])
+    assert result.exit_code == 2
     assert result.output.startswith("Error: A store must exist.")
 
 
