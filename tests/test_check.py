@@ -224,7 +224,7 @@ def test_methods_agree() -> None:
     layers = [L.Dense(3, name="one"), WrongSine(name="sine"), L.Dense(2, name="two")]
     keras.utils.set_random_seed(5)
     model = compiled(*layers)
-    estimated = check_gradients(model, X, Y, directions=40)
+    estimated = check_gradients(model, X, Y, directions=16)
     exact = check_gradients(model, X, Y, method="full")
     assert estimated.verdict is exact.verdict is Verdict.FAIL
     assert estimated.culprits == exact.culprits == ("net/sine",)
@@ -438,12 +438,10 @@ def wrong() -> Any:
     return compiled(L.Dense(3, name="one"), WrongSine(name="sine"), L.Dense(2, name="two"))
 
 
-@pytest.mark.parametrize(
-    "patterns", ["net/one", ["net/one/*"], ("net/one/kernel", "net/one/bias"), ["*/one"]]
-)
+@pytest.mark.parametrize("patterns", ["net/one", ["net/*/kernel", "net/one/bias"], ("*/one",)])
 def test_declared_mismatches_do_not_count(patterns: Any) -> None:
     """What is meant to differ is shown as declared: neither a failure nor a pass."""
-    report = check_gradients(wrong(), X, Y, expected_mismatch=patterns)
+    report = check_gradients(wrong(), X, Y, expected_mismatch=patterns, directions=2)
     assert report.verdict is Verdict.PASS
     assert report.culprits == ()
     for path in ("net/one/kernel", "net/one/bias"):
@@ -451,7 +449,7 @@ def test_declared_mismatches_do_not_count(patterns: Any) -> None:
         assert (declared.verdict, declared.reason) == (Verdict.INCONCLUSIVE, "declared")
         assert declared.score > 1e-3
         assert not declared.counts
-    assert report.count(Verdict.PASS) == 2
+    assert report.count(Verdict.PASS) == sum(v.counts for v in report.variables) > 0
     assert report.count(Verdict.INCONCLUSIVE) == 0
     assert report.score < 1e-7
 
@@ -481,7 +479,7 @@ def test_frozen_variables_are_listed() -> None:
 
 def test_thresholds_are_used() -> None:
     """The bands decide: what fails by the ordinary ones may be suspect or pass by others."""
-    suspect = check_gradients(wrong(), X, Y, thresholds=Thresholds(concerning=1.0))
+    suspect = check_gradients(wrong(), X, Y, thresholds=Thresholds(concerning=1.0), directions=2)
     passing = check_gradients(wrong(), X, Y, thresholds=Thresholds(okay=0.999, concerning=1.0))
     assert of_path(suspect, "net/one/kernel").verdict is Verdict.SUSPECT
     assert suspect.verdict is Verdict.SUSPECT
@@ -556,11 +554,11 @@ def numbers(report: GradientReport) -> dict[str, Any]:
 
 def test_checks_are_repeatable() -> None:
     """The same seed gives the same numbers, also for another instance; another seed others."""
-    model = wrong()
-    first = numbers(check_gradients(model, X, Y, seed=3))
-    assert numbers(check_gradients(model, X, Y, seed=3)) == first
-    assert numbers(check_gradients(wrong(), X, Y, seed=3)) == first
-    assert numbers(check_gradients(model, X, Y, seed=4)) != first
+    first = numbers(check_gradients(wrong(), X, Y, directions=2, seed=3))
+    assert numbers(check_gradients(wrong(), X, Y, directions=2, seed=3)) == first
+    model = small()
+    by_seed = [numbers(check_gradients(model, X, Y, seed=seed)) for seed in (3, 3, 4)]
+    assert by_seed[0] == by_seed[1] != by_seed[2]
 
 
 def test_a_saved_report_reads_back(tmp_path: Any) -> None:

@@ -24,6 +24,7 @@ SMALLEST_STEP = 2.0**-44
 LARGEST_STEP = 64.0
 _STRIDE = 8.0
 _MOVES = 10
+_CONFIRMATIONS = 4
 _SAFETY = 6.0
 _TABLE = 12
 _ORDER = 4
@@ -208,7 +209,7 @@ def confirm_slope(measure: Callable[[float], Slope], best: Slope) -> Slope:
     A loss can look straight at steps far larger than its structure. What a smaller step does not
     confirm, within both bars, was no derivative.
     """
-    for _ in range(_MOVES):
+    for _ in range(_CONFIRMATIONS):
         step = best.step / _STRIDE
         if step < SMALLEST_STEP:
             break

@@ -13,9 +13,10 @@ from tfcheck.differences import FIRST_STEP, measure_noise
 from tfcheck.directions import Array, generator, scale_of
 from tfcheck.errors import ParityError
 from tfcheck.joint import JOINT_FROM, Member, measure_jointly
-from tfcheck.judge import Judgement, judge_measurement, judge_missing, judge_second_look
+from tfcheck.judge import Judgement, judge_measurement, judge_missing, judge_second_look, settled
 from tfcheck.localise import suspicious_entries
 from tfcheck.measure import (
+    TAPE_ROUNDING,
     Line,
     Measurement,
     Target,
@@ -41,10 +42,10 @@ _VANISHED = 1e-8
 _FAR = 1e3
 """A loss far from here counts at most as much larger than here, or than 1."""
 
-_TAPE_ROUNDING = 2.0**-48
-"""Rounding of the tape's float64 arithmetic, where its terms cancel, relative to that size."""
-
 _MOST_LOCALISED = 12
+_BUDGET = 1000
+"""Evaluations for variables that a joint measurement left open; the rest stays inconclusive."""
+
 _FINE_SPACING, _COARSE_SPACING = 2.0**-36, 2.0**-14
 """Where noise is looked for: far below any structure, unless float32 islands see no such change."""
 _QUIET = 1e-6
@@ -75,9 +76,12 @@ class Examination:
         self._nudged: dict[int, Base] = {}
         self._screened: dict[int, Measurement] = {}
         self._starts: dict[int, float] = {}
+        self._unresolved: dict[int, Measurement] = {}
+        self._until = objective.evaluations + _BUDGET
         self._noise: dict[int, float] = {}
         self._natural = [self._natural_size(loss) for loss in range(objective.steps)]
         self._localised = 0
+        self._looks = 0
         self._loudest = [self._loudest_of(loss) for loss in range(len(base.losses))]
 
     def examine(self) -> list[Finding]:
@@ -148,6 +152,8 @@ class Examination:
                 if judgement.verdict is Verdict.PASS:
                     self._screened[position] = measurement
                 else:
+                    if judgement.verdict is Verdict.INCONCLUSIVE:
+                        self._unresolved[position] = measurement
                     self._starts[position] = min(step, FIRST_STEP)
 
     def _loudest_of(self, loss: int) -> float:
@@ -202,7 +208,7 @@ class Examination:
         return self._noise[loss]
 
     def _rounding(self, loss: int) -> float:
-        return _TAPE_ROUNDING * self._natural[loss] if loss < self.objective.steps else 0.0
+        return TAPE_ROUNDING * self._natural[loss] if loss < self.objective.steps else 0.0
 
     def _scale(self, parameter: Parameter) -> float:
         return scale_of(self.objective.value(self.base, parameter))
@@ -284,7 +290,9 @@ class Examination:
             judgement = Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
             return self._finding(target, parameter, None, judgement, scale)
 
-        measurement = self._screened.get(position) or self._measure(target, advance)
+        measurement = self._screened.get(position) or self._affordable(position)
+        if measurement is None:
+            measurement = self._measure(target, advance)
         if gradient is None:
             judgement = judge_missing(measurement, depends(target, self.settings.seed))
         else:
@@ -294,6 +302,14 @@ class Examination:
         if judgement.verdict is Verdict.PASS and not judgement.reason and self._draws(parameter):
             judgement = replace(judgement, reason="stochastic")
         return self._finding(target, parameter, measurement, judgement, scale)
+
+    def _affordable(self, position: int) -> Measurement | None:
+        """What the joint measurement leaves open, once finding out more has cost too much.
+
+        Where noise or kinks hide the gradients of a large model jointly, they mostly do so one by
+        one, too, and much more slowly.
+        """
+        return self._unresolved.get(position) if self.objective.evaluations > self._until else None
 
     def _draws(self, parameter: Parameter) -> bool:
         return parameter.loss < self.objective.steps and self.objective.draws[parameter.loss]
@@ -309,6 +325,11 @@ class Examination:
     ) -> tuple[Judgement, Measurement]:
         """Judge again with a look a little aside; on a kink, what was measured there counts."""
         parameter = self.objective.parameters[position]
+        deviating = [line for line in here.lines if line.deviates]
+        certain = bool(deviating) and all(map(settled, deviating))
+        self._looks += 1
+        if not here.lines or (certain and self._looks > _MOST_LOCALISED):
+            return first, here
         if parameter.loss not in self._nudged:
             seed = self.settings.seed
             self._nudged[parameter.loss] = self.objective.nudged(self.base, parameter.loss, seed)

@@ -125,7 +125,7 @@ def judge_second_look(first: Judgement, here: Measurement, nearby: Judgement | N
         return first
     if deviating and all(line.slope.has_kink for line in deviating):
         return Judgement(Verdict.PASS, "kink", _KINK)
-    if any(_settled(line) for line in deviating):
+    if any(settled(line) for line in deviating):
         return Judgement(
             first.verdict,
             "",
@@ -138,7 +138,7 @@ def judge_second_look(first: Judgement, here: Measurement, nearby: Judgement | N
 _KINK = "The loss has a kink at this point; a little aside both gradients agree."
 
 
-def _settled(line: Line) -> bool:
+def settled(line: Line) -> bool:
     """Whether both one-sided slopes agree with each other and not with the tape."""
     slope = line.slope
     apart = abs(slope.forward - slope.backward)

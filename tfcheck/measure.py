@@ -29,6 +29,9 @@ _NOISE_PART = 2.0**-6
 _PLAIN = 100
 """A gap of this many error bars needs no finer measurement of its size."""
 
+TAPE_ROUNDING = 2.0**-48
+"""Rounding of the tape's float64 arithmetic, relative to the size a loss has far from here."""
+
 _STRAIGHT = 2.0**-8
 """The part of the loss by which a first step may change it, going by the tape's gradient."""
 
@@ -182,8 +185,18 @@ class Target:
         first, best = measure_slope(measure, self.wanted(reference), start)
         if not abs(best.value - analytic[best.step]) <= best.error_bar:
             best = confirm_slope(measure, best)
+            if self._saturated(analytic[best.step], best):
+                best = min(first, best, key=lambda slope: slope.step)
         first_gap = abs(first.value - analytic[first.step])
         return Line(analytic[best.step], best, first_gap, first.smooth)
+
+    def _saturated(self, analytic: float, slope: Slope) -> bool:
+        """Whether the loss could not follow the tape's slope as far as this step went.
+
+        A loss with slopes so steep levels off at once, and flatness beyond that says nothing.
+        """
+        size = max(abs(self.at_zero), self.rounding / TAPE_ROUNDING)
+        return abs(analytic) * slope.step > size
 
     def first_step(self, reference: float) -> float:
         """Where to begin: where a loss with slopes of size `reference` could be straight."""
