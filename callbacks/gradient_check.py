@@ -155,9 +155,8 @@ class GradientCheck(keras.callbacks.Callback):
             self._start_is_due = False
             self._check("start")
             return
-        name = self.checkpoints.after_step(self._state(logs, at_epoch_end=False), previous)
-        if name is not None:
-            self._check(name)
+        state = self._state(logs, at_epoch_end=False)
+        self._check_if(lambda: self.checkpoints.after_step(state, previous), f"step {state.step}")
 
     def _await_step(self) -> None:
         """Note which optimizer step is the next to look at, and that no more than now are done."""
@@ -172,9 +171,8 @@ class GradientCheck(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Check after this epoch if it is a checkpoint."""
         self._epoch = epoch + 1
-        name = self.checkpoints.after_epoch(self._state(logs, at_epoch_end=True))
-        if name is not None:
-            self._check(name)
+        state = self._state(logs, at_epoch_end=True)
+        self._check_if(lambda: self.checkpoints.after_epoch(state), f"epoch {state.epoch}")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Check at the end if asked to, and close the log."""
@@ -193,6 +191,27 @@ class GradientCheck(keras.callbacks.Callback):
     def _state(self, logs: dict[str, Any] | None, at_epoch_end: bool) -> TrainingState:
         return TrainingState(self._iterations(), self._epoch, dict(logs or {}), at_epoch_end)
 
+    def _check_if(self, ask: Callable[[], str | None], moment: str) -> None:
+        """Check if this is a checkpoint; a `when` that raises is a check that could not be made."""
+        try:
+            name = ask()
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, training goes on
+            self._failed_to_check(error, moment)
+            return
+        if name is not None:
+            self._check(name)
+
+    def _failed_to_check(self, error: Exception, checkpoint: str) -> None:
+        report = _error_report(error, self, self._iterations(), checkpoint)
+        self._note(report)
+        message = f"The gradient check at {checkpoint} could not be made: {report.error}"
+        self._react(self.on_error, message, error)
+
+    def _note(self, report: GradientReport) -> None:
+        self._reports.append(report)
+        if self._logger is not None:
+            self._logger.log(self.reports)
+
     def _wait_for_weights(self) -> None:
         """Check after the first step, when `fit` has built all layers."""
         self._start_is_due = True
@@ -200,7 +219,6 @@ class GradientCheck(keras.callbacks.Callback):
 
     def _check(self, checkpoint: str, may_wait: bool = False) -> None:
         step = self._step = self._iterations()
-        failure: Exception | None = None
         try:
             if self._checker is None:
                 self._checker = GradientChecker(self.model, self.settings, self.loss_fn)
@@ -208,22 +226,13 @@ class GradientCheck(keras.callbacks.Callback):
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, training goes on
             if may_wait and isinstance(error, ModelError):
                 self._wait_for_weights()
-                return
-            failure = error
-            report = _error_report(error, self, step, checkpoint)
-        self._reports.append(report)
-        if self._logger is not None:
-            self._logger.log(self.reports)
-        if failure is not None:
-            self._react(
-                self.on_error,
-                f"The gradient check at {checkpoint} could not be done: {report.error}",
-                failure,
-            )
-        elif report.verdict is Verdict.FAIL:
-            self._react(
-                self.on_fail, _failure_message(report), GradientCheckFailed(f"\n{report}", report)
-            )
+            else:
+                self._failed_to_check(error, checkpoint)
+            return
+        self._note(report)
+        if report.verdict is Verdict.FAIL:
+            failure = GradientCheckFailed(f"\n{report}", report)
+            self._react(self.on_fail, _failure_message(report), failure)
 
     def _react(self, action: str, message: str, error: Exception) -> None:
         if action == "raise":

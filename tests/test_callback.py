@@ -191,6 +191,22 @@ def test_checkpoints_between_calls() -> None:
     assert checkpoints.after_step(state(8), 6) is None
 
 
+def test_a_when_that_raises_is_an_error_and_no_end() -> None:
+    """What goes wrong in `when` is reported as a check that could not be made; training goes on."""
+
+    def when(state: TrainingState) -> bool:
+        raise KeyError("val_loss")
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x, y = np.ones((8, 3), "float32"), np.ones((8, 1), "float32")
+    callback = GradientCheck(x, y, start=False, when=when, tracking=None)
+    with pytest.warns(GradientCheckWarning, match="val_loss"):
+        history = model.fit(x, y, batch_size=4, epochs=1, verbose=0, callbacks=[callback])
+    assert len(history.history["loss"]) == 1
+    assert [str(report.verdict) for report in callback.reports] == ["error"] * 3
+
+
 # -- what is checked -------------------------------------------------------------------------
 
 

@@ -274,6 +274,11 @@ SYMMETRIC_KINKS: dict[str, Callable[[], tuple[Any, ...]]] = {
         X,
         np.where(np.arange(6)[:, None] < 2, 0.0, Y),
     ),
+    "all absolute errors zero": lambda: (
+        compiled(L.Dense(2, kernel_initializer="zeros"), loss="mae"),
+        X,
+        np.zeros((6, 2)),
+    ),
     "l1 at zero": lambda: (compiled(L.Dense(2, bias_regularizer="l1")), X, Y),
 }
 

@@ -38,6 +38,8 @@ def misapplied(objective: Objective, base: Base) -> dict[str, str]:
         other = _owner(gradient, path, tape)
         if other is not None:
             found[path] = f"The optimizer gets the gradient of {other} for this variable."
+        elif own.ndim == 2 and own.shape == own.T.shape and _proportional(gradient, own.T, 1.0):
+            found[path] = "The optimizer gets this variable's gradient transposed."
         elif _proportional(gradient, own, -1.0):
             found[path] = "The optimizer gets this variable's gradient with the opposite sign."
     return found

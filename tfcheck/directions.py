@@ -37,7 +37,7 @@ def gaussian(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> 
 
 
 def representable(direction: Array, value: Array, smallest_step: float) -> Array:
-    """The direction, rounded so that value ± step·direction is exact in float64.
+    """The direction, rounded so that value ± step·direction is exact for float32 values.
 
     The derivative along the rounded direction is the one that a difference then measures; without
     this, steps near the spacing of floating-point numbers would be realised inexactly. Twice and

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from tfcheck.measure import Line, Measurement
 from tfcheck.verdict import Thresholds, Verdict
 
+_KINK_PART = 0.05
+"""A kink explains a gap of at most twenty times its own size; sums of kinks need some leeway."""
+
 _UNRESOLVED = 8
 """Gradients within this many error bars of zero are below resolution."""
 
@@ -123,7 +126,7 @@ def judge_second_look(first: Judgement, here: Measurement, nearby: Judgement | N
         )
     if not right_nearby:
         return first
-    if deviating and all(line.slope.has_kink for line in deviating):
+    if deviating and all(_explained_by_kink(line) for line in deviating):
         return Judgement(Verdict.PASS, "kink", _KINK)
     if any(settled(line) for line in deviating):
         return Judgement(
@@ -138,14 +141,19 @@ def judge_second_look(first: Judgement, here: Measurement, nearby: Judgement | N
 _KINK = "The loss has a kink at this point; a little aside both gradients agree."
 
 
+def _explained_by_kink(line: Line) -> bool:
+    """Whether there is a kink, and one large enough to have to do with the gap."""
+    slope = line.slope
+    return slope.has_kink and abs(slope.forward - slope.backward) >= _KINK_PART * line.gap
+
+
 def settled(line: Line) -> bool:
-    """Whether both one-sided slopes agree with each other and not with the tape."""
+    """Whether both one-sided slopes agree, beside the gap, and the tape disagrees with them."""
     slope = line.slope
     apart = abs(slope.forward - slope.backward)
     middle = (slope.forward + slope.backward) / 2
-    return (
-        apart <= 4 * slope.one_sided_bar and abs(middle - line.analytic) > 4 * slope.one_sided_bar
-    )
+    together = apart <= max(4 * slope.one_sided_bar, _KINK_PART * line.gap)
+    return together and abs(middle - line.analytic) > 4 * slope.one_sided_bar
 
 
 def _noisy(measurement: Measurement) -> bool:

@@ -38,7 +38,7 @@ _STRAIGHT = 2.0**-8
 _REFINED = 256
 """How many deviating entries of a sweep are measured again, each with a search for its step."""
 
-_DEPENDENCE_STEPS = (0.01, 0.3, 3.0)
+_DEPENDENCE_STEPS = (0.01, 0.3, 3.0, 100.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,10 @@ class Measurement:
 
     @property
     def numerical_norm(self) -> float:
-        """‖ĝ‖: the exact ‖g‖, corrected by how the lines show the two to differ in length."""
-        square = self.analytic_norm**2 + self.numerical_square - self.analytic_square
-        return math.sqrt(square if square > 0 else self.numerical_square)
+        """‖ĝ‖: the exact ‖g‖, times how much longer ĝ is along the lines."""
+        if self.analytic_square == 0.0:
+            return math.sqrt(self.numerical_square)
+        return self.analytic_norm * math.sqrt(self.numerical_square / self.analytic_square)
 
     @property
     def _sum_of_norms(self) -> float:

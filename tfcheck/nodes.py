@@ -7,6 +7,10 @@ from typing import Any
 
 from tfcheck.internals import op_definition
 
+KEPT_MARKS = frozenset({"_lower_using_switch_merge", "_XlaMustCompile"})
+"""Marks that change what a node does: some operations, such as the backward pass of a grouped
+convolution, have a kernel in compiled functions only."""
+
 
 def canonical(ref: str, in_function: bool) -> str:
     """One spelling a tensor: `"node:0"` in graphs, `"node:output:0"` in functions."""
@@ -26,7 +30,7 @@ def copy_node(node: Any, inputs: Iterable[str]) -> Any:
     """The node with new data inputs, without control inputs, placement and bookkeeping marks."""
     new = type(node)(name=node.name, op=node.op, input=inputs)
     for name, value in node.attr.items():
-        if not name.startswith("_") or name == "_lower_using_switch_merge":
+        if not name.startswith("_") or name in KEPT_MARKS:
             new.attr[name].CopyFrom(value)
     return new
 

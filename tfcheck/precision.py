@@ -98,7 +98,8 @@ def _restored(number: Any) -> float:
         for signed in (known, -known):
             if number.dtype.type(signed) == number:
                 return signed
-    return float(str(number))
+    decimals = (float(f"{float(number):.{digits}g}") for digits in range(1, 9))
+    return next((d for d in decimals if number.dtype.type(d) == number), float(number))
 
 
 _LARGEST_LITERAL = 16

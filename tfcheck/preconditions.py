@@ -108,6 +108,12 @@ def require_checkable(model: Any, loss_fn: LossFunction | None) -> None:
             f"A model must be built before it is checked. Received: unbuilt model {name!r}. "
             "Call it on a batch, or give it an Input."
         )
+    if not model.trainable_variables:
+        raise ModelError(
+            f"A model must have something to train. Received: model {name!r}, whose "
+            f"{len(model.weights)} weights are all frozen. Set trainable = True where gradients "
+            "are to be checked."
+        )
     if loss_fn is None and not model.compiled:
         raise ModelError(
             f"A model must be compiled before it is checked. Received: uncompiled model {name!r}. "

@@ -27,6 +27,7 @@ from tfcheck.errors import TraceError
 from tfcheck.float64_forms import float64_form
 from tfcheck.internals import op_definition
 from tfcheck.nodes import (
+    KEPT_MARKS,
     called_functions,
     canonical,
     copy_node,
@@ -225,7 +226,8 @@ class _Program:
         result.ClearField("control_ret")
         result.ClearField("arg_attr")
         result.ClearField("resource_arg_unique_id")
-        result.ClearField("attr")
+        for mark in set(result.attr) - KEPT_MARKS:
+            del result.attr[mark]
         signature = result.signature
         signature.name = new_name
         signature.ClearField("control_output")

@@ -80,6 +80,36 @@ def trace_step(
     else:
         source, step = "compute_loss", _inference_step(model, batch)
 
+    function, recording = _trace(model, batch, step, source, layers=layers)
+    if not _in_one_graph(function, recording):
+        # A tape under @tf.function of its own works in another graph; written out, it does not.
+        with _functions_written_out():
+            function, recording = _trace(model, batch, step, source, layers=layers)
+    if not recording.tape_calls:
+        raise TraceError(
+            "A training step must differentiate a loss with tf.GradientTape. Received: "
+            f"{source} of {type(model).__name__!r} in which no tape differentiates a variable. "
+            "Check it with loss_fn."
+        )
+    count = len(batch.tensors)
+    return TracedStep(
+        function,
+        tuple(function.inputs[:count]),
+        tuple(zip(function.captured_inputs, function.inputs[count:], strict=True)),
+        recording,
+        source,
+    )
+
+
+def _trace(
+    model: keras.Model,
+    batch: Batch,
+    step: Callable[[Any], Any],
+    source: str,
+    *,
+    layers: bool,
+) -> tuple[Any, Recording]:
+    """Trace a step once, listening."""
     recording = Recording()
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch.tensors]
 
@@ -91,25 +121,28 @@ def trace_step(
 
     with _unchanged(model), dropout_off(model), listening(recording):
         try:
-            function = tf.compat.v1.wrap_function(run, specs)
+            return tf.compat.v1.wrap_function(run, specs), recording
         except (TraceError, ModelError, KeyboardInterrupt):
             raise
         except Exception as error:
             raise _explain(error, batch, source) from error
-    if not recording.tape_calls:
-        raise TraceError(
-            "A training step must differentiate a loss with tf.GradientTape. Received: "
-            f"{source} of {type(model).__name__!r} in which no tape differentiates a variable. "
-            "Check it with loss_fn."
-        )
-    count = len(specs)
-    return TracedStep(
-        function,
-        tuple(function.inputs[:count]),
-        tuple(zip(function.captured_inputs, function.inputs[count:], strict=True)),
-        recording,
-        source,
-    )
+
+
+def _in_one_graph(function: Any, recording: Recording) -> bool:
+    """Whether there is a tape, and all tensors of all tapes belong to the traced graph."""
+    tensors = [t for call in recording.tape_calls for t in (*call.targets, *call.gradients)]
+    return bool(tensors) and all(t is None or t.graph is function.graph for t in tensors)
+
+
+@contextlib.contextmanager
+def _functions_written_out() -> Iterator[None]:
+    """Trace what is under @tf.function in place of a call to it."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _train_step(model: keras.Model) -> Callable[[Any], Any]:
