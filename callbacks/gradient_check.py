@@ -204,7 +204,7 @@ class GradientCheck(keras.callbacks.Callback):
     def _failed_to_check(self, error: Exception, checkpoint: str) -> None:
         report = _error_report(error, self, self._iterations(), checkpoint)
         self._note(report)
-        message = f"The gradient check at {checkpoint} could not be made: {report.error}"
+        message = f"The gradient check at {checkpoint} could not be done: {report.error}"
         self._react(self.on_error, message, error)
 
     def _note(self, report: GradientReport) -> None:
