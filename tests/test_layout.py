@@ -11,6 +11,7 @@ import zipfile
 from configparser import ConfigParser
 from email.parser import Parser
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
