@@ -51,7 +51,10 @@ class GradientCheck(keras.callbacks.Callback):
         loss_fn, phase, method, directions, epsilon, thresholds, expected_mismatch, seed: as for
             `tfcheck.check_gradients`.
 
-    Raises:
+    Attributes:
+        reports: the reports of this training so far, a tuple, oldest first.
+
+    Raises (all from `tfcheck.errors`):
         ArgumentError: for an option that tfcheck does not know.
         BatchError: if the debug batch is not finite, empty or uneven.
         BackendError: if Keras runs on another backend than TensorFlow.

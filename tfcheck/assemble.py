@@ -18,28 +18,37 @@ from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary
 from tfcheck.verdict import Verdict, worst
 
 
-def declared_paths(objective: Objective, patterns: Sequence[str]) -> frozenset[str]:
-    """The paths that the patterns declare; every pattern must match one."""
-    paths = {parameter.path for parameter in objective.parameters}
+def declared_paths(objective: Objective, patterns: Sequence[str], model: str) -> frozenset[str]:
+    """The paths that the patterns declare; every pattern must match one.
+
+    A pattern may leave out the model's own name, which Keras numbers.
+    """
+    paths = {parameter.path for parameter in objective.parameters if not parameter.within}
     declared: set[str] = set()
     for pattern in patterns:
-        matched = {
-            path
-            for path in paths
-            if fnmatch.fnmatchcase(path, pattern)
-            or fnmatch.fnmatchcase(path.rsplit("/", 1)[0], pattern)
-        }
+        matched = {path for path in paths if _matches(pattern, path, model)}
         if not matched:
             raise ArgumentError(
                 rule(
-                    "Every pattern of expected_mismatch must match a variable or layer path",
+                    "Every pattern of expected_mismatch must match a variable, or a layer that "
+                    "has variables",
                     "pattern",
                     pattern,
-                    f"Choose among {', '.join(sorted(paths))}",
+                    f"Choose among {', '.join(sorted(paths))}; for a layer without variables name "
+                    "those before it",
                 )
             )
         declared |= matched
     return frozenset(declared)
+
+
+def _matches(pattern: str, path: str, model: str) -> bool:
+    layer = path.rsplit("/", 1)[0]
+    return any(
+        fnmatch.fnmatchcase(name, pattern)
+        for full in (path, layer)
+        for name in (full, full.removeprefix(f"{model}/"))
+    )
 
 
 def summarise_objective(objective: Objective, base: Base, phase: str) -> ObjectiveSummary:

@@ -65,14 +65,15 @@ def check_gradients(
         epsilon: step of the differences: `"auto"` (the default) chooses it for each variable; a
             number is an absolute step. `epsilon=1e-7, method="full"` is the classical recipe.
         thresholds: the bands of the similarity score. Defaults to `Thresholds()`.
-        expected_mismatch: patterns (as in `fnmatch`) of variable or layer paths whose gradient is
-            meant to differ, such as straight-through estimators. Defaults to none.
+        expected_mismatch: patterns (as in `fnmatch`) of variable or layer paths, with or without
+            the model's own name, whose gradient is meant to differ, such as those before a
+            straight-through estimator. Defaults to none.
         seed: seeds the random directions. Defaults to 0.
 
     Returns:
         A frozen `GradientReport`.
 
-    Raises:
+    Raises (all from `tfcheck.errors`):
         ArgumentError: for an option that tfcheck does not know.
         BackendError: if Keras runs on another backend.
         ModelError: if the model is not built, not compiled or has nothing to train.
@@ -183,7 +184,7 @@ class GradientChecker:
         started = time.perf_counter()
         progress("tracing", 0, 1)
         objective = self.objective(batch)
-        declared = declared_paths(objective, self.settings.expected_mismatch)
+        declared = declared_paths(objective, self.settings.expected_mismatch, self.model.name)
         evaluated = objective.evaluations
         base = objective.at(batch)
         examination = Examination(objective, base, self.settings, progress)
