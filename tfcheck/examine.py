@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfcheck.differences import FIRST_STEP, measure_noise
-from tfcheck.directions import Array, generator, scale_of
+from tfcheck.directions import generator, scale_of
 from tfcheck.errors import ParityError
 from tfcheck.joint import JOINT_FROM, Member, measure_jointly
 from tfcheck.judge import Judgement, judge_measurement, judge_missing, judge_second_look, settled
@@ -79,6 +79,10 @@ class Examination:
         self._unresolved: dict[int, Measurement] = {}
         self._until = objective.evaluations + _BUDGET
         self._noise: dict[int, float] = {}
+        self._scales = {
+            parameter: scale_of(objective.value(base, parameter))
+            for parameter in objective.parameters
+        }
         self._natural = [self._natural_size(loss) for loss in range(objective.steps)]
         self._localised = 0
         self._looks = 0
@@ -125,7 +129,7 @@ class Examination:
             return
         for loss in range(self.objective.steps):
             members = [
-                Member(position, parameter, gradient, self._scale(parameter))
+                Member(position, parameter, gradient, self._scales[parameter])
                 for position in positions
                 for parameter, gradient in [
                     (self.objective.parameters[position], self.base.gradients[position])
@@ -145,7 +149,7 @@ class Examination:
                 noise=self._noise_of(loss),
                 rounding=self._rounding(loss),
             ):
-                scale = next(m.scale for m in members if m.position == position)
+                scale = self._scales[self.objective.parameters[position]]
                 judgement = judge_measurement(
                     measurement, self.settings.thresholds, self._loudest[loss], scale
                 )
@@ -158,7 +162,7 @@ class Examination:
 
     def _loudest_of(self, loss: int) -> float:
         norms = [
-            float(np.linalg.norm(gradient)) * self._scale(parameter)
+            float(np.linalg.norm(gradient)) * self._scales[parameter]
             for parameter, gradient in zip(
                 self.objective.parameters, self.base.gradients, strict=True
             )
@@ -171,37 +175,30 @@ class Examination:
 
     def _natural_size(self, loss: int) -> float:
         """How large a loss is far from here, where nothing has been trained to vanish."""
-        parameters = self._movable(loss)
-        sizes = [abs(self.base.losses[loss])]
-        if parameters and math.isfinite(sizes[0]):
-            displaced = self._all_displaced(loss)
-            rng = generator(self.settings.seed, f"far {loss}")
-            direction = rng.standard_normal(sum(entries(parameter) for parameter in parameters))
-            sizes += [abs(displaced(sign * direction)) for sign in (1.0, -1.0)]
-        else:
+        here = abs(self.base.losses[loss])
+        line = self._line_in_everything(loss, "far")
+        if line is None or not math.isfinite(here):
             return 1.0
-        return min(max(size for size in sizes if math.isfinite(size)), _FAR * max(1.0, sizes[0]))
+        sizes = (here, abs(line(1.0)), abs(line(-1.0)))
+        return min(max(size for size in sizes if math.isfinite(size)), _FAR * max(1.0, here))
 
-    def _movable(self, loss: int) -> list[Parameter]:
-        return [p for p in self.objective.parameters if p.loss == loss and p.inputs]
-
-    def _all_displaced(self, loss: int) -> Callable[[Array], float]:
-        """A loss as a function of the displacement of everything it is differentiated for."""
-        parameters = self._movable(loss)
-        units = [self._scale(parameter) for parameter in parameters]
-        return self.objective.along_many(self.base, parameters, units)
+    def _line_in_everything(self, loss: int, purpose: str) -> Callable[[float], float] | None:
+        """A loss along a random direction in all it is differentiated for; None for nothing."""
+        parameters = [p for p in self.objective.parameters if p.loss == loss and p.inputs]
+        if not parameters:
+            return None
+        units = [self._scales[parameter] for parameter in parameters]
+        displaced = self.objective.along_many(self.base, parameters, units)
+        rng = generator(self.settings.seed, f"{purpose} {loss}")
+        direction = rng.standard_normal(sum(entries(parameter) for parameter in parameters))
+        return lambda t: displaced(t * direction)
 
     def _noise_of(self, loss: int) -> float:
         """The noise of a loss when everything it is differentiated for moves a little at random."""
         if loss not in self._noise:
-            parameters = self._movable(loss)
-            displaced = self._all_displaced(loss)
-            rng = generator(self.settings.seed, f"noise {loss}")
-            direction = rng.standard_normal(sum(entries(parameter) for parameter in parameters))
+            line = self._line_in_everything(loss, "noise")
             spacing = _COARSE_SPACING if self.objective.islands else _FINE_SPACING
-            noise = (
-                measure_noise(lambda t: displaced(t * direction), spacing) if parameters else 0.0
-            )
+            noise = 0.0 if line is None else measure_noise(line, spacing)
             # A loss that changes by less than its rounding seems to have no noise at all.
             rounding = self._rounding(loss) / 16
             self._noise[loss] = max(noise, rounding) if math.isfinite(noise) else math.inf
@@ -209,9 +206,6 @@ class Examination:
 
     def _rounding(self, loss: int) -> float:
         return TAPE_ROUNDING * self._natural[loss] if loss < self.objective.steps else 0.0
-
-    def _scale(self, parameter: Parameter) -> float:
-        return scale_of(self.objective.value(self.base, parameter))
 
     def _obstacle(self, loss: int) -> Judgement | None:
         """What makes every gradient of this loss impossible to judge, if anything does."""

@@ -126,7 +126,9 @@ def judge_second_look(first: Judgement, here: Measurement, nearby: Judgement | N
         )
     if not right_nearby:
         return first
-    if deviating and all(_explained_by_kink(line) for line in deviating):
+    # Kinks of several terms may all but cancel along one direction; along several they do not.
+    on_kink = all(line.slope.has_kink for line in deviating)
+    if on_kink and any(_explained_by_kink(line) for line in deviating):
         return Judgement(Verdict.PASS, "kink", _KINK)
     if any(settled(line) for line in deviating):
         return Judgement(

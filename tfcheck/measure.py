@@ -238,18 +238,26 @@ def measure_directions(
 
 
 def _follow(target: Target, direction: Array, leader: Line, reference: float) -> Line:
+    """Measure along a further direction at the step that the first one settled.
+
+    One difference is enough where it agrees with the tape. Where the first direction is plainly
+    wrong the three steps are taken without a search: whether a kink explains it is told by this
+    direction's own one-sided slopes.
+    """
+    if leader.gap > _PLAIN * leader.slope.error_bar:
+        analytic, slope = target.slope_at(direction, leader.slope.step)
+        gap = abs(slope.value - analytic)
+        if gap > _PLAIN * slope.error_bar or gap <= slope.error_bar <= leader.slope.error_bar:
+            return Line(analytic, slope, gap, first_smooth=True)
+        return target.line(direction, reference, leader.slope.step)
     step = leader.slope.step / 4
     exact = representable(direction, target.value, step)
     analytic = 0.0 if target.gradient is None else float(np.vdot(exact, target.gradient))
     value = (target.displaced(step * exact) - target.displaced(-step * exact)) / (2 * step)
     gap = abs(value - analytic)
-    plainly_wrong = (
-        leader.gap > _PLAIN * leader.slope.error_bar and gap > _PLAIN * leader.slope.error_bar
-    )
-    if plainly_wrong or gap <= max(
-        target.wanted(reference), min(leader.slope.error_bar, reference)
-    ):
-        slope = dataclasses.replace(leader.slope, value=value)
+    if gap <= max(target.wanted(reference), min(leader.slope.error_bar, reference)):
+        # The one-sided slopes of the first direction say nothing of this one.
+        slope = dataclasses.replace(leader.slope, value=value, forward=math.nan, backward=math.nan)
         return Line(analytic, slope, gap, first_smooth=True)
     return target.line(direction, reference, leader.slope.step)
 

@@ -101,7 +101,6 @@ class Objective:
 
     def __init__(self, traced: TracedStep) -> None:
         recording = traced.recording
-        _require_one_graph(recording.tape_calls, traced.function.graph)
         self.source = traced.source
         self.steps = len(recording.tape_calls)
         self.evaluations = 0
@@ -155,8 +154,7 @@ class Objective:
             )
             for call in calls[: self.steps]
         )
-        present = {node.name for node in pure.graph_def.node}
-        self._inputs = [index for index, name in enumerate(self._names) if name in present]
+        self._inputs = [index for index, name in enumerate(self._names) if name in nodes]
 
         def imported() -> dict[str, Any]:
             wanted = [
@@ -473,16 +471,6 @@ class Objective:
         """The positions of a parameter's inputs and their values at a point."""
         values = [np.asarray(base.inputs[position], np.float64) for position in parameter.inputs]
         return parameter.inputs, values
-
-
-def _require_one_graph(calls: Sequence[TapeCall], graph: Any) -> None:
-    for call in calls:
-        for tensor in (*call.targets, *call.gradients):
-            if tensor is not None and tensor.graph is not graph:
-                raise TraceError(
-                    "Tapes must be used in the training step itself. Received: a tape inside a "
-                    f"nested function ({tensor.graph.name!r}). Remove the inner @tf.function."
-                )
 
 
 def _unscaled(recording: Recording) -> list[tf.Tensor | None]:

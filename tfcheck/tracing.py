@@ -91,6 +91,12 @@ def trace_step(
             f"{source} of {type(model).__name__!r} in which no tape differentiates a variable. "
             "Check it with loss_fn."
         )
+    if not _in_one_graph(function, recording):
+        raise TraceError(
+            "Tapes must be used in the training step itself. Received: "
+            f"{source} of {type(model).__name__!r} with a tape inside a loop or another nested "
+            "function. Move the tape out of it, or check with loss_fn."
+        )
     count = len(batch.tensors)
     return TracedStep(
         function,
