@@ -136,6 +136,7 @@ class Examination:
                 ]
                 if parameter.loss == loss and parameter.inputs and gradient is not None
                 if np.all(np.isfinite(gradient))
+                if gradient.shape == tuple(parameter.variable.shape)
             ]
             if len(members) <= JOINT_FROM:
                 continue
@@ -272,6 +273,14 @@ class Examination:
         loudest = self._loudest[parameter.loss]
         target = self._target(parameter, gradient, self.base, loudest)
         target = replace(target, start=self._starts.get(position))
+        if gradient is not None and gradient.shape != target.value.shape:
+            note = (
+                f"The tape's gradient has shape {gradient.shape}, but the variable has shape "
+                f"{target.value.shape}."
+            )
+            target = replace(target, gradient=None)
+            judgement = Judgement(Verdict.FAIL, "wrong_shape", note)
+            return self._finding(target, parameter, None, judgement, scale)
         if gradient is not None and not np.all(np.isfinite(gradient)):
             count = int(np.size(gradient) - np.count_nonzero(np.isfinite(gradient)))
             note = f"{count} of {np.size(gradient)} entries of the tape's gradient are not finite."
@@ -288,7 +297,9 @@ class Examination:
         if measurement is None:
             measurement = self._measure(target, advance)
         if gradient is None:
-            judgement = judge_missing(measurement, depends(target, self.settings.seed))
+            dependent = depends(target, self.settings.seed)
+            raised = self.base.errors[parameter.loss]
+            judgement = judge_missing(measurement, dependent, raised)
         else:
             judgement = judge_measurement(measurement, thresholds, loudest, target.scale)
             if judgement.verdict is not Verdict.PASS:

@@ -88,14 +88,17 @@ def judge_measurement(
     return Judgement(verdict)
 
 
-def judge_missing(measurement: Measurement, dependent: bool) -> Judgement:
+def judge_missing(measurement: Measurement, dependent: bool, raised: str = "") -> Judgement:
     """Judge a variable for which the tape gave None.
 
     Args:
         measurement: what was measured, with zero as the analytic gradient.
         dependent: whether the loss changes when the variable moves far.
+        raised: what the tape raised instead of giving gradients. Defaults to `""`.
     """
     deviating = any(line.deviates for line in measurement.lines)
+    if raised and (deviating or dependent):
+        return Judgement(Verdict.FAIL, "blocked", f"The tape raises {raised}")
     if deviating or dependent:
         return Judgement(
             Verdict.FAIL,

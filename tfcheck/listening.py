@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfcheck.errors import telling_line
 from tfcheck.internals import copy_mask, live_variable
 
 
@@ -25,12 +26,14 @@ class TapeCall:
         sources: what they were differentiated with respect to: variables, or tensors of the graph
             at which it can be cut.
         gradients: the gradient of each as a dense tensor, or None where the tape gave None.
+        error: what the tape raised instead of giving gradients, `""` where it did not.
     """
 
     targets: tuple[tf.Tensor, ...]
     output_gradients: tuple[tf.Tensor | None, ...]
     sources: tuple[Any, ...]
     gradients: tuple[tf.Tensor | None, ...]
+    error: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +126,17 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
     ) -> Any:
         outputs = list(recording.outputs)
         asked = [sources, outputs] if outputs else sources
-        found = original(self, target, asked, output_gradients, **options)
-        result, to_outputs = found if outputs else (found, [])
         flat_sources = tf.nest.flatten(sources)
-        flat_results = tf.nest.flatten(result, expand_composites=False)
+        raised = ""
+        try:
+            found = original(self, target, asked, output_gradients, **options)
+            result, to_outputs = found if outputs else (found, [])
+            flat_results = tf.nest.flatten(result, expand_composites=False)
+        except Exception as error:
+            # A finding like a wrong number. The step goes on with zeros.
+            raised = what_raised(error)
+            result = tf.nest.map_structure(tf.zeros_like, sources)
+            flat_results, to_outputs = [None] * len(flat_sources), [None] * len(outputs)
         pairs = [
             (source, None if gradient is None else tf.convert_to_tensor(gradient))
             for source, gradient in zip(flat_sources, flat_results, strict=True)
@@ -140,7 +150,7 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
                 else tuple(tf.nest.flatten(output_gradients))
             )
             variables, gradients = zip(*pairs, strict=True)
-            recording.tape_calls.append(TapeCall(targets, weights, variables, gradients))
+            recording.tape_calls.append(TapeCall(targets, weights, variables, gradients, raised))
             reached = [(o, g) for o, g in zip(outputs, to_outputs, strict=True) if g is not None]
             # One call each: an output may be computed from another.
             recording.loss_calls += [
@@ -201,11 +211,9 @@ def listening_to_layers(recording: Recording) -> Iterator[None]:
         sources = [*inputs, *self.trainable_variables]
         if targets and sources:
             weights = [_cotangent(target, position) for position, target in enumerate(targets)]
-            found = differentiate(tape, targets, list(map(live_variable, sources)), weights)
-            gradients = tuple(None if g is None else tf.convert_to_tensor(g) for g in found)
             layer_call = LayerCall(
                 self.path or self.name,
-                TapeCall(tuple(targets), tuple(weights), tuple(sources), gradients),
+                differentiated(differentiate, tape, targets, sources, weights),
                 tuple(children),
             )
             recording.layer_calls.append(layer_call)
@@ -219,6 +227,37 @@ def listening_to_layers(recording: Recording) -> Iterator[None]:
         yield
     finally:
         keras.Layer.__call__ = original
+
+
+def differentiated(
+    differentiate: Callable[..., Any],
+    tape: tf.GradientTape,
+    targets: Sequence[tf.Tensor],
+    sources: Sequence[Any],
+    weights: Sequence[tf.Tensor],
+) -> TapeCall:
+    """Ask a tape for gradients, and take down what it gives or raises.
+
+    Args:
+        differentiate: `tf.GradientTape.gradient` itself.
+        tape: the tape.
+        targets: what is differentiated.
+        sources: tensors and variables to differentiate with respect to.
+        weights: the weight of each target.
+    """
+    raised = ""
+    try:
+        found = differentiate(tape, targets, list(map(live_variable, sources)), weights)
+        gradients = tuple(None if g is None else tf.convert_to_tensor(g) for g in found)
+    except Exception as error:  # noqa: BLE001 - whatever a tape raises is a finding
+        raised = what_raised(error)
+        gradients = (None,) * len(sources)
+    return TapeCall(tuple(targets), tuple(weights), tuple(sources), gradients, raised)
+
+
+def what_raised(error: Exception) -> str:
+    """An exception of a tape in one line."""
+    return f"{type(error).__name__}: {telling_line(str(error))}"
 
 
 def _is_float(leaf: Any) -> bool:

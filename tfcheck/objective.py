@@ -69,6 +69,7 @@ class Base:
         losses_as_trained: the same in the training precision.
         scales: the loss scale inside each loss; 1 where there is none.
         gradients: analytic gradient for each parameter; None where the tape gave None.
+        errors: for each loss what its tape raised in place of gradients, `""` for nothing.
         applied: what the optimizers were given, in the order of their calls.
     """
 
@@ -77,6 +78,7 @@ class Base:
     losses_as_trained: tuple[float, ...]
     scales: tuple[float, ...]
     gradients: tuple[Array | None, ...]
+    errors: tuple[str, ...]
     applied: tuple[Array, ...] = ()
 
 
@@ -338,15 +340,7 @@ class Objective:
             else tf.cast(values[index], feed.dtype)
             for index, feed in zip(self._inputs, self._feeds, strict=False)
         ]
-        try:
-            found = self._at_base(*inputs)
-        except tf.errors.OpError as error:
-            kind = BatchError if isinstance(error, tf.errors.InvalidArgumentError) else TraceError
-            raise kind(
-                "The training step must run on this batch. Received: "
-                f"{type(error).__name__}: {telling_line(error.message)} See whether fit can train "
-                "the model on it."
-            ) from error
+        found = self._run(inputs)
         point = (*inputs, *found["held"])
         as_trained = self._as_trained(
             *(values[index] for index in self._as_trained_inputs),
@@ -369,8 +363,36 @@ class Objective:
             losses_as_trained=tuple(float(loss) for loss in as_trained),
             scales=(*scales, *(1.0 for _ in self._calls[len(scales) :])),
             gradients=tuple(gradients),
+            errors=found["errors"],
             applied=tuple(np.asarray(value, np.float64) for value in found["applied"]),
         )
+
+    def _run(self, inputs: Sequence[tf.Tensor]) -> dict[str, Any]:
+        """Everything there is to know at a point, with the errors of tapes that cannot run."""
+        errors = [call.error for call in self._calls]
+        try:
+            return {**self._at_base(*inputs), "errors": tuple(errors)}
+        except tf.errors.OpError as error:
+            failure = error
+        forward = {name: self._outputs[name] for name in ("losses", "held", "scales")}
+        try:
+            found = callable_part(self._whole, self._feeds[: len(inputs)], forward)(*inputs)
+        except tf.errors.OpError as error:
+            kind = BatchError if isinstance(error, tf.errors.InvalidArgumentError) else TraceError
+            raise kind(
+                "The training step must run on this batch. Received: "
+                f"{type(error).__name__}: {telling_line(error.message)} See whether fit can train "
+                "the model on it."
+            ) from failure
+        point = (*inputs, *found["held"])
+        found["gradients"], found["applied"] = [], []
+        for loss, call in enumerate(self._calls):
+            try:
+                found["gradients"].append(self._function("gradients", loss)(point))
+            except tf.errors.OpError as error:
+                errors[loss] = f"{type(error).__name__}: {telling_line(error.message)}"
+                found["gradients"].append([None for g in call.gradients if g is not None])
+        return {**found, "errors": tuple(errors)}
 
     def applied_at(self, base: Base) -> dict[str, Array]:
         """The gradient that an optimizer was given for each variable, by path, in float64.
@@ -379,7 +401,7 @@ class Objective:
         """
         path_of = {id(parameter.variable): parameter.path for parameter in self.parameters}
         found: dict[str, list[Array]] = {}
-        for applied, value in zip(self._applied, base.applied, strict=True):
+        for applied, value in zip(self._applied, base.applied, strict=False):
             path = path_of.get(id(applied.variable))
             if path is not None:
                 found.setdefault(path, []).append(value)
@@ -415,6 +437,7 @@ class Objective:
             gradients=tuple(
                 next(gradients) if parameter.loss == loss else None for parameter in self.parameters
             ),
+            errors=base.errors,
         )
 
     def loss(self, index: int, inputs: Sequence[tf.Tensor]) -> float:
@@ -494,8 +517,9 @@ def _spread(call: TapeCall, found: Sequence[tf.Tensor]) -> list[Array | None]:
     """The gradients of a call, with None where the tape gave none."""
     rest = iter(found)
     return [
-        None if gradient is None else np.asarray(next(rest), np.float64)
+        None if gradient is None or value is None else np.asarray(value, np.float64)
         for gradient in call.gradients
+        for value in [None if gradient is None else next(rest)]
     ]
 
 

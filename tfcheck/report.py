@@ -26,6 +26,7 @@ REASONS = (
     "kink",
     "unused",
     "blocked",
+    "wrong_shape",
     "below_resolution",
     "non_finite",
     "stochastic",

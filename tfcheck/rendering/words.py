@@ -24,6 +24,7 @@ REASON_NAMES = {
     "kink": "kink",
     "unused": "unused",
     "blocked": "blocked",
+    "wrong_shape": "wrong shape",
     "below_resolution": "below resolution",
     "non_finite": "non-finite",
     "stochastic": "random",
@@ -35,6 +36,7 @@ REASON_SENTENCES = {
     "unused": "The loss does not depend on it.",
     "blocked": "The tape gives no gradient although the loss depends on it: something on the way "
     "to the loss (a cast, an argmax, a stop_gradient, NumPy) cuts the gradient off.",
+    "wrong_shape": "The tape's gradient has another shape than the variable.",
     "below_resolution": "The gradient is so small that this loss cannot tell it from zero.",
     "non_finite": "NaN or infinity in the loss or the gradient.",
     "stochastic": "The loss is random here: two evaluations at one point differ.",
