@@ -298,11 +298,11 @@ def wrong_loss(rng: np.random.Generator) -> Plant:
 
 @planted
 def wrong_regulariser(rng: np.random.Generator) -> Plant:
-    """A weight penalty whose gradient has the wrong factor; the layer itself is right."""
+    """A weight penalty whose gradient has the wrong factor: it belongs to the layer it is for."""
     penalty = wrong_backward(lambda w: 0.1 * tf.reduce_sum(w**2), lambda g, w: g * 0.1 * w)
     layer = keras.layers.Dense(4, kernel_regularizer=lambda w: penalty(tf.convert_to_tensor(w)))
     layer.name = "penalised"
-    return Plant(around(layer), *vectors(rng), {"net/penalised/kernel"}, ("loss",))
+    return Plant(around(layer), *vectors(rng), {"net/penalised/kernel"}, ("net/penalised",))
 
 
 class OwnStep(keras.Sequential):

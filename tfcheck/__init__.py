@@ -1,8 +1,8 @@
 """Gradient checking for Keras 3 models on TensorFlow.
 
 `check_gradients` compares the gradients a model trains with to finite differences and returns a
-`GradientReport`. Importing this package loads no TensorFlow, Keras or MLflow: they load with the
-first check.
+`GradientReport`; `check_layer` does so for a single layer. Importing this package loads no
+TensorFlow, Keras or MLflow: they load with the first check.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tfcheck.report import Coordinate, GradientReport, LayerReport, VariableRepo
 from tfcheck.verdict import Thresholds, Verdict
 
 if TYPE_CHECKING:
-    from tfcheck.check import check_gradients
+    from tfcheck.check import check_gradients, check_layer
 
 __all__ = [
     "Coordinate",
@@ -28,10 +28,11 @@ __all__ = [
     "Verdict",
     "__version__",
     "check_gradients",
+    "check_layer",
 ]
 
 # Public names whose module loads TensorFlow, and that module.
-_LOADED_ON_USE = {"check_gradients": "tfcheck.check"}
+_LOADED_ON_USE = {"check_gradients": "tfcheck.check", "check_layer": "tfcheck.check"}
 
 
 def __dir__() -> list[str]:

@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 import keras
 
-from tfcheck.errors import ArgumentError, rule
 from tfcheck.examine import Finding, parity, some
 from tfcheck.internals import live_variable
 from tfcheck.objective import Base, Objective
 from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary
 from tfcheck.verdict import Verdict, worst
-
-
-def declared_paths(objective: Objective, patterns: Sequence[str], model: str) -> frozenset[str]:
-    """The paths that the patterns declare; every pattern must match one.
-
-    A pattern may leave out the model's own name, which Keras numbers.
-    """
-    paths = {parameter.path for parameter in objective.parameters if not parameter.within}
-    declared: set[str] = set()
-    for pattern in patterns:
-        matched = {path for path in paths if _matches(pattern, path, model)}
-        if not matched:
-            raise ArgumentError(
-                rule(
-                    "Every pattern of expected_mismatch must match a variable, or a layer that "
-                    "has variables",
-                    "pattern",
-                    pattern,
-                    f"Choose among {', '.join(sorted(paths))}; for a layer without variables name "
-                    "those before it",
-                )
-            )
-        declared |= matched
-    return frozenset(declared)
-
-
-def _matches(pattern: str, path: str, model: str) -> bool:
-    layer = path.rsplit("/", 1)[0]
-    return any(
-        fnmatch.fnmatchcase(name, pattern)
-        for full in (path, layer)
-        for name in (full, full.removeprefix(f"{model}/"))
-    )
 
 
 def summarise_objective(objective: Objective, base: Base, phase: str) -> ObjectiveSummary:
@@ -65,9 +30,7 @@ def summarise_objective(objective: Objective, base: Base, phase: str) -> Objecti
     )
 
 
-def assemble(
-    findings: Sequence[Finding], declared: frozenset[str], **fields: Any
-) -> GradientReport:
+def assemble(findings: Sequence[Finding], declared: Set[str], **fields: Any) -> GradientReport:
     """Put findings into layers, in model order, and take scores and verdicts over them."""
     findings = [
         _declare(finding) if finding.report.path in declared else finding for finding in findings

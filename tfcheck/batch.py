@@ -93,6 +93,26 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
     return Batch(structure, _batch_size(structure))
 
 
+def layer_inputs(inputs: Sequence[Any]) -> Batch:
+    """The positional arguments of one call of a layer, as a batch.
+
+    Raises:
+        BatchError: if they are none, hold NaN or infinity, or cannot become tensors.
+    """
+    if not inputs:
+        raise BatchError(
+            rule("A layer must be given inputs", "inputs", inputs, "Give what it is called with")
+        )
+    batch = Batch(_as_tensors(tuple(inputs)), None)
+    _reject_nonfinite(batch)
+    if any(0 in tensor.shape for tensor in batch.tensors):
+        raise BatchError(
+            "A layer's inputs must hold at least one sample. Received: an empty array. Give some "
+            "data."
+        )
+    return batch
+
+
 def _yields_batches(x: Any) -> bool:
     if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
         return True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,19 +15,24 @@ from tfcheck.applied import misapplied
 from tfcheck.assemble import (
     assemble,
     blame,
-    declared_paths,
     frozen_paths,
     summarise_objective,
     untouched_notes,
 )
-from tfcheck.batch import Batch, first_batch
-from tfcheck.culprits import find_culprits
+from tfcheck.batch import Batch, first_batch, layer_inputs
+from tfcheck.culprits import Culprits, find_culprits
+from tfcheck.declared import Declared, declared_by
 from tfcheck.errors import TfcheckError
 from tfcheck.examine import Examination, Finding, Progress
 from tfcheck.objective import Objective
-from tfcheck.preconditions import make_settings, require_backend, require_checkable
+from tfcheck.preconditions import (
+    make_settings,
+    require_backend,
+    require_checkable,
+    require_layer,
+)
 from tfcheck.report import GradientReport, Settings
-from tfcheck.tracing import LossFunction, trace_step
+from tfcheck.tracing import LossFunction, TracedStep, build_layer, trace_layer, trace_step
 from tfcheck.verdict import Thresholds, Verdict
 
 
@@ -65,9 +71,10 @@ def check_gradients(
         epsilon: step of the differences: `"auto"` (the default) chooses it for each variable; a
             number is an absolute step. `epsilon=1e-7, method="full"` is the classical recipe.
         thresholds: the bands of the similarity score. Defaults to `Thresholds()`.
-        expected_mismatch: patterns (as in `fnmatch`) of variable or layer paths, with or without
-            the model's own name, whose gradient is meant to differ, such as those before a
-            straight-through estimator. Defaults to none.
+        expected_mismatch: patterns (as in `fnmatch`) of layer or variable paths, with or without
+            the model's own name, whose gradient is meant to differ, such as a straight-through
+            estimator's. A declared layer covers the variables before it, where no other layer is
+            wrong. Defaults to none.
         seed: seeds the random directions. Defaults to 0.
 
     Returns:
@@ -98,22 +105,91 @@ def check_gradients(
     return GradientChecker(model, settings, loss_fn).check(first_batch(x, y, sample_weight))
 
 
-class GradientChecker:
-    """Checks one model again and again: the step is traced once a batch signature.
+def check_layer(
+    layer: keras.Layer,
+    *inputs: Any,
+    phase: str = "train",
+    method: str = "directions",
+    directions: int = 4,
+    epsilon: float | str = "auto",
+    thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen, and shown in help()
+    expected_mismatch: Sequence[str] = (),
+    seed: int = 0,
+) -> GradientReport:
+    """Check a layer's gradients by themselves, as in a unit test.
+
+    The layer is called on the inputs and its outputs are weighted at random. The gradients of that
+    with respect to every float input and every trainable variable are checked, in float64 and with
+    dropout silenced.
 
     Args:
-        model: the live model.
+        layer: a Keras layer on the TensorFlow backend. One that is not built yet is built by a
+            call on the inputs; else nothing of it changes.
+        inputs: the positional arguments of the call, each with its batch axis: arrays, tensors, or
+            dicts and lists of them.
+        phase: `"train"` (the default) calls the layer with `training=True`, `"inference"` with
+            `training=False`, where it takes that argument.
+        method: as for `check_gradients`. Defaults to `"directions"`.
+        directions: as for `check_gradients`. Defaults to 4.
+        epsilon: as for `check_gradients`. Defaults to `"auto"`.
+        thresholds: as for `check_gradients`. Defaults to `Thresholds()`.
+        expected_mismatch: as for `check_gradients`. Defaults to none.
+        seed: as for `check_gradients`. Defaults to 0.
+
+    Returns:
+        A frozen `GradientReport`. An input stands in it as a variable of the layer, named `input`,
+        or `input_0`, `input_1` and so on where there are several.
+
+    Raises (all from `tfcheck.errors`):
+        ArgumentError: for an option that tfcheck does not know.
+        ArgumentTypeError: if `layer` is no Keras layer.
+        BackendError: if Keras runs on another backend.
+        BatchError: if the inputs do not fit the layer or are not finite.
+        TraceError: if the layer cannot be traced or has nothing to differentiate.
+
+    Example:
+        >>> report = check_layer(MyLayer(), x)  # doctest: +SKIP
+        >>> assert report.verdict == "pass", report  # doctest: +SKIP
+    """
+    settings = make_settings(
+        phase=phase,
+        method=method,
+        directions=directions,
+        epsilon=epsilon,
+        thresholds=thresholds,
+        expected_mismatch=expected_mismatch,
+        seed=seed,
+    )
+    require_backend()
+    require_layer(layer)
+    batch = layer_inputs(inputs)
+    build_layer(layer, batch)
+    trace = functools.partial(trace_layer, layer, phase=settings.phase)
+    return Checker(layer, settings, trace).check(batch)
+
+
+class Checker:
+    """Checks one model or layer again and again: it is traced once a batch signature.
+
+    Args:
+        model: the live model or layer.
         settings: the options, from `make_settings`.
-        loss_fn: replaces the train step's loss. Defaults to None.
+        trace: `trace(batch, layers=...)` gives the traced step.
+        own_step: whether what is traced is a `train_step` of the user's own. Defaults to False.
     """
 
     def __init__(
-        self, model: keras.Model, settings: Settings, loss_fn: LossFunction | None = None
+        self,
+        model: keras.Layer,
+        settings: Settings,
+        trace: Callable[..., TracedStep],
+        *,
+        own_step: bool = False,
     ) -> None:
-        require_checkable(model, loss_fn)
         self.model = model
         self.settings = settings
-        self.loss_fn = loss_fn
+        self._trace = trace
+        self._own_step = own_step
         self._objectives: dict[Any, Objective] = {}
 
     def objective(self, batch: Batch, *, layers: bool = False) -> Objective:
@@ -130,40 +206,33 @@ class GradientChecker:
             tuple(variable.trainable for variable in self.model.variables),
         )
         if key not in self._objectives:
-            traced = trace_step(
-                self.model,
-                batch,
-                loss_fn=self.loss_fn,
-                phase=self.settings.phase,
-                layers=layers,
-            )
-            self._objectives[key] = Objective(traced)
+            self._objectives[key] = Objective(self._trace(batch, layers=layers))
         return self._objectives[key]
 
     def _culprits(
-        self, batch: Batch, findings: Sequence[Finding], declared: Set[str], progress: Progress
-    ) -> tuple[str, ...]:
+        self, batch: Batch, findings: Sequence[Finding], declared: Declared, progress: Progress
+    ) -> Culprits:
         failed = {
             finding.report.path
             for finding in findings
             if finding.report.verdict in (Verdict.FAIL, Verdict.SUSPECT)
-            and finding.report.path not in declared
+            and finding.report.path not in declared.variables
         }
         if not failed:
-            return ()
+            return Culprits()
         progress("looking for the culprit", 0, 1)
-        own_step = (
-            type(self.model).train_step is not keras.Model.train_step
-            and self.loss_fn is None
-            and self.settings.phase == "train"
-        )
         try:
-            objective = self.objective(batch, layers=True)
             return find_culprits(
-                objective, batch, failed, self.settings, own_step=own_step, progress=progress
+                self.objective(batch, layers=True),
+                batch,
+                failed,
+                self.settings,
+                declared=declared.layers,
+                own_step=self._own_step,
+                progress=progress,
             )
         except (TfcheckError, tf.errors.OpError):
-            return ()
+            return Culprits()
 
     def check(
         self,
@@ -184,20 +253,21 @@ class GradientChecker:
         started = time.perf_counter()
         progress("tracing", 0, 1)
         objective = self.objective(batch)
-        declared = declared_paths(objective, self.settings.expected_mismatch, self.model.name)
+        declared = declared_by(objective, self.settings.expected_mismatch, self.model)
         evaluated = objective.evaluations
         base = objective.at(batch)
         examination = Examination(objective, base, self.settings, progress)
         findings = examination.examine()
         wrongly = misapplied(objective, base)
-        culprits = self._culprits(batch, findings, declared, progress)
-        if wrongly.keys() - declared:
+        found = self._culprits(batch, findings, declared, progress)
+        culprits = found.paths
+        if wrongly.keys() - declared.variables:
             culprits = tuple(dict.fromkeys([*culprits, "train_step"]))
             findings = [blame(finding, wrongly) for finding in findings]
         progress("done", 1, 1)
         return assemble(
             findings,
-            declared,
+            declared.variables | found.explained,
             culprits=culprits,
             objective=summarise_objective(objective, base, self.settings.phase),
             notes=(*examination.notes, *untouched_notes(self.model, objective)),
@@ -209,3 +279,25 @@ class GradientChecker:
             evaluations=objective.evaluations - evaluated,
             model=self.model.name,
         )
+
+
+class GradientChecker(Checker):
+    """Checks one model again and again: its step is traced once a batch signature.
+
+    Args:
+        model: the live model.
+        settings: the options, from `make_settings`.
+        loss_fn: replaces the train step's loss. Defaults to None.
+    """
+
+    def __init__(
+        self, model: keras.Model, settings: Settings, loss_fn: LossFunction | None = None
+    ) -> None:
+        require_checkable(model, loss_fn)
+        own_step = (
+            type(model).train_step is not keras.Model.train_step
+            and loss_fn is None
+            and settings.phase == "train"
+        )
+        trace = functools.partial(trace_step, model, loss_fn=loss_fn, phase=settings.phase)
+        super().__init__(model, settings, trace, own_step=own_step)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Set
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,15 +22,31 @@ from tfcheck.verdict import Verdict
 _WRONG = (Verdict.FAIL, Verdict.SUSPECT)
 
 
+@dataclass(frozen=True)
+class Culprits:
+    """Where wrong gradients come from.
+
+    Attributes:
+        paths: the layers that fail alone, in the order of their calls; `"loss"` or `"train_step"`
+            where none does.
+        explained: paths of the failed variables whose gradients come through a declared layer that
+            fails alone, and through no other.
+    """
+
+    paths: tuple[str, ...] = ()
+    explained: frozenset[str] = frozenset()
+
+
 def find_culprits(
     objective: Objective,
     batch: Batch,
     failed: Set[str],
     settings: Settings,
     *,
+    declared: Set[str] = frozenset(),
     own_step: bool,
     progress: Progress,
-) -> tuple[str, ...]:
+) -> Culprits:
     """The layers whose own backward pass is wrong, given that some variables failed.
 
     Args:
@@ -37,29 +54,35 @@ def find_culprits(
         batch: the debug batch.
         failed: paths of the variables whose gradients are wrong.
         settings: the options of the check.
+        declared: paths of the layers whose backward pass is meant to be no derivative.
         own_step: whether the step is a `train_step` of the user's own.
         progress: called as the search goes on.
-
-    Returns:
-        Paths of the culprits in the order of their calls; `"loss"` or `"train_step"` when no layer
-        fails alone.
     """
     base = objective.at(batch)
     suspects = _Suspects(Examination(objective, base, settings, progress), failed)
     first = len(base.losses) - len(objective.layer_calls)
     guilty: dict[int, bool] = {}
     culprits: list[str] = []
+    explained: set[str] = set()
     for done, call in enumerate(objective.layer_calls):
         progress("looking for the culprit", done, len(objective.layer_calls))
         within = any(guilty[id(child)] for child in call.children)
         alone = not within and suspects.fails(first + done)
         guilty[id(call)] = within or alone
-        if alone:
+        if alone and call.path in declared:
+            explained |= failed & objective.paths_before(first + done)
+        elif alone:
             culprits.append(call.path)
     if culprits:
-        return tuple(dict.fromkeys(culprits))
+        return Culprits(tuple(dict.fromkeys(culprits)))
+    if failed <= explained:
+        return Culprits(explained=frozenset(explained))
+    if objective.source == "layer":
+        return Culprits((objective.layer_calls[-1].path,), frozenset(explained))
     in_loss = any(suspects.fails(loss) for loss in range(objective.steps, first))
-    return ("train_step",) if own_step and not in_loss else ("loss",)
+    return Culprits(
+        ("train_step",) if own_step and not in_loss else ("loss",), frozenset(explained)
+    )
 
 
 class _Suspects:

@@ -93,7 +93,8 @@ class Examination:
         positions = [
             position
             for position, parameter in enumerate(self.objective.parameters)
-            if parameter.loss < self.objective.steps and parameter.variable.trainable
+            if parameter.loss < self.objective.steps
+            if parameter.within or parameter.variable.trainable
         ]
         obstacles = [self._obstacle(loss) for loss in range(self.objective.steps)]
         self.notes.extend(dict.fromkeys(o.note for o in obstacles if o is not None and o.note))

@@ -47,7 +47,7 @@ def has_cpu_kernel(op: str, types: Mapping[str, int]) -> bool:
     )
 
 
-def sublayers(model: keras.Model) -> Iterator[keras.Layer]:
+def sublayers(model: keras.Layer) -> Iterator[keras.Layer]:
     """The model and every layer in it, each once.
 
     `keras.Model.layers` lists the direct children only, and no public call goes deeper.
@@ -63,7 +63,7 @@ def recorded_losses(layer: keras.Layer) -> tuple[list[Any], set[int]]:
     return layer._losses, layer._loss_ids
 
 
-def lazily_built_parts(model: keras.Model) -> list[Any]:
+def lazily_built_parts(model: keras.Layer) -> list[Any]:
     """Objects that `compile` made and that build themselves at their first use.
 
     Tracing is such a first use, and neither object is public.

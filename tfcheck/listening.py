@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfcheck.errors import telling_line
-from tfcheck.internals import copy_mask, live_variable
+from tfcheck.internals import copy_mask, live_variable, recorded_losses, sublayers
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class TapeCall:
             at which it can be cut.
         gradients: the gradient of each as a dense tensor, or None where the tape gave None.
         error: what the tape raised instead of giving gradients, `""` where it did not.
+        names: a name for each source that is a tensor of the graph; empty where they need none.
     """
 
     targets: tuple[tf.Tensor, ...]
@@ -34,6 +35,7 @@ class TapeCall:
     sources: tuple[Any, ...]
     gradients: tuple[tf.Tensor | None, ...]
     error: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +134,7 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
             found = original(self, target, asked, output_gradients, **options)
             result, to_outputs = found if outputs else (found, [])
             flat_results = tf.nest.flatten(result, expand_composites=False)
-        except Exception as error:
-            # A finding like a wrong number. The step goes on with zeros.
+        except Exception as error:  # noqa: BLE001 - a finding; the step goes on with zeros
             raised = what_raised(error)
             result = tf.nest.map_structure(tf.zeros_like, sources)
             flat_results, to_outputs = [None] * len(flat_sources), [None] * len(outputs)
@@ -201,25 +202,26 @@ def listening_to_layers(recording: Recording) -> Iterator[None]:
         if tf.compat.v1.get_default_graph() is not graph:
             return original(self, *args, **kwargs)
         inputs: list[tf.Tensor] = []
-        args, kwargs = tf.nest.map_structure(lambda leaf: _cut(leaf, inputs), (args, kwargs))
+        args, kwargs = tf.nest.map_structure(lambda leaf: cut(leaf, inputs), (args, kwargs))
         stack.append([])
+        added_before = {id(loss) for loss in recorded_losses(self)[0]}
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = original(self, *args, **kwargs)
         children = stack.pop()
-        targets = [leaf for leaf in tf.nest.flatten(outputs) if _is_float(leaf)]
+        added = [loss for loss in recorded_losses(self)[0] if id(loss) not in added_before]
+        targets = [leaf for leaf in (*tf.nest.flatten(outputs), *added) if is_float(leaf)]
         sources = [*inputs, *self.trainable_variables]
         if targets and sources:
-            weights = [_cotangent(target, position) for position, target in enumerate(targets)]
             layer_call = LayerCall(
                 self.path or self.name,
-                differentiated(differentiate, tape, targets, sources, weights),
+                differentiated(differentiate, tape, targets, sources),
                 tuple(children),
             )
             recording.layer_calls.append(layer_call)
             stack[-1].append(layer_call)
         if len(stack) == 1:
-            outputs = tf.nest.map_structure(lambda leaf: _cut(leaf, recording.outputs), outputs)
+            outputs = tf.nest.map_structure(lambda leaf: cut(leaf, recording.outputs), outputs)
         return outputs
 
     keras.Layer.__call__ = call
@@ -229,22 +231,42 @@ def listening_to_layers(recording: Recording) -> Iterator[None]:
         keras.Layer.__call__ = original
 
 
+def listen_to_regularizers(model: keras.Layer, recording: Recording) -> None:
+    """Differentiate the regularizer of every trainable variable by itself, as its layer's part."""
+    differentiate = vars(tf.GradientTape)["gradient"].__wrapped__
+    # Outer layers come first, so that the innermost one remains.
+    owners = {
+        id(variable): (layer, variable)
+        for layer in sublayers(model)
+        for variable in layer.trainable_variables
+    }
+    for layer, variable in owners.values():
+        if getattr(variable, "regularizer", None) is None:
+            continue
+        with tf.GradientTape() as tape:
+            target = tf.convert_to_tensor(variable.regularizer(variable))
+        if is_float(target):
+            call = differentiated(differentiate, tape, [target], [variable])
+            recording.layer_calls.append(LayerCall(layer.path or layer.name, call, ()))
+
+
 def differentiated(
     differentiate: Callable[..., Any],
     tape: tf.GradientTape,
     targets: Sequence[tf.Tensor],
     sources: Sequence[Any],
-    weights: Sequence[tf.Tensor],
+    names: Sequence[str] = (),
 ) -> TapeCall:
-    """Ask a tape for gradients, and take down what it gives or raises.
+    """Ask a tape for gradients of randomly weighted targets, and take down what it does.
 
     Args:
         differentiate: `tf.GradientTape.gradient` itself.
         tape: the tape.
         targets: what is differentiated.
         sources: tensors and variables to differentiate with respect to.
-        weights: the weight of each target.
+        names: names for the sources. Defaults to none.
     """
+    weights = [_cotangent(target, position) for position, target in enumerate(targets)]
     raised = ""
     try:
         found = differentiate(tape, targets, list(map(live_variable, sources)), weights)
@@ -252,7 +274,7 @@ def differentiated(
     except Exception as error:  # noqa: BLE001 - whatever a tape raises is a finding
         raised = what_raised(error)
         gradients = (None,) * len(sources)
-    return TapeCall(tuple(targets), tuple(weights), tuple(sources), gradients, raised)
+    return TapeCall(tuple(targets), tuple(weights), tuple(sources), gradients, raised, tuple(names))
 
 
 def what_raised(error: Exception) -> str:
@@ -260,13 +282,14 @@ def what_raised(error: Exception) -> str:
     return f"{type(error).__name__}: {telling_line(str(error))}"
 
 
-def _is_float(leaf: Any) -> bool:
+def is_float(leaf: Any) -> bool:
+    """Whether this is a tensor of floats."""
     return isinstance(leaf, tf.Tensor) and leaf.dtype.is_floating
 
 
-def _cut(leaf: Any, cuts: list[tf.Tensor]) -> Any:
+def cut(leaf: Any, cuts: list[tf.Tensor]) -> Any:
     """A float tensor through an identity, at which the graph can be cut; all else as it is."""
-    if not _is_float(leaf):
+    if not is_float(leaf):
         return leaf
     identity = tf.identity(leaf)
     copy_mask(leaf, identity)

@@ -148,13 +148,12 @@ class Objective:
         pure = purify(graph_def, self._variable_dtypes, fetches)
         self.islands, self.random_ops = pure.islands, pure.random_ops
         self._cuts = pure.cuts
-        nodes = {node.name: node for node in pure.graph_def.node}
+        nodes = self._nodes = {node.name: node for node in pure.graph_def.node}
+        self._targets = [[pure.tensors[t.name] for t in call.targets] for call in calls]
         drawn = {name.split(":")[0] for name in pure.drawn.values()}
         self.draws = tuple(
-            not drawn.isdisjoint(
-                node.name for node in reachable(nodes, [pure.tensors[t.name] for t in call.targets])
-            )
-            for call in calls[: self.steps]
+            not drawn.isdisjoint(node.name for node in reachable(nodes, targets))
+            for targets in self._targets[: self.steps]
         )
         self._inputs = [index for index, name in enumerate(self._names) if name in nodes]
 
@@ -305,10 +304,11 @@ class Objective:
         paths = _unique_paths(variables)
         parameters = []
         for loss, call in enumerate(self._calls):
-            for source in call.sources:
+            for number, source in enumerate(call.sources):
                 if not is_variable(source):
                     position = self._position_of_tensor[source.name]
-                    parameters.append(Parameter(source, source.name, loss, (position,)))
+                    path = call.names[number] if call.names else source.name
+                    parameters.append(Parameter(source, path, loss, (position,)))
                     continue
                 name = placeholder_of.get(id(live_variable(source).handle), "")
                 inputs = [position_of[name]] if name in position_of else []
@@ -366,6 +366,17 @@ class Objective:
             errors=found["errors"],
             applied=tuple(np.asarray(value, np.float64) for value in found["applied"]),
         )
+
+    def paths_before(self, loss: int) -> set[str]:
+        """Paths of what the step is differentiated for and this loss is computed from."""
+        before = {node.name for node in reachable(self._nodes, self._targets[loss])}
+        feeding = {position for position, feed in enumerate(self._feeds) if feed.op.name in before}
+        return {
+            parameter.path
+            for parameter in self.parameters
+            if parameter.loss < self.steps
+            if parameter.inputs and parameter.inputs[0] in feeding
+        }
 
     def _run(self, inputs: Sequence[tf.Tensor]) -> dict[str, Any]:
         """Everything there is to know at a point, with the errors of tapes that cannot run."""

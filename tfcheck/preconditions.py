@@ -126,6 +126,16 @@ def require_checkable(model: Any, loss_fn: LossFunction | None) -> None:
         )
 
 
+def require_layer(layer: Any) -> None:
+    """Raise unless this is a Keras layer."""
+    if not isinstance(layer, keras.Layer):
+        what = layer.__name__ if isinstance(layer, type) else type(layer).__name__
+        raise ArgumentTypeError(
+            f"layer must be a keras.Layer. Received: {what}. Give the layer itself, and then the "
+            "inputs it is called with."
+        )
+
+
 def require_choice(name: str, value: object, allowed: Sequence[object]) -> None:
     """Raise an `ArgumentError` unless `value` is one of `allowed`."""
     if not (value is None or isinstance(value, str)) or value not in allowed:

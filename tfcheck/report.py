@@ -115,7 +115,8 @@ class ObjectiveSummary:
     """What was differentiated.
 
     Attributes:
-        source: where the loss came from: `"train_step"`, `"loss_fn"` or `"compute_loss"`.
+        source: where the loss came from: `"train_step"`, `"loss_fn"`, `"compute_loss"`, or, for a
+            layer by itself, `"layer"`.
         phase: `"train"` or `"inference"`.
         losses: value of each loss that a tape differentiated, in float64.
         parity: the largest relative difference between those values and the losses as trained.

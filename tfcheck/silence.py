@@ -23,7 +23,7 @@ _RECURRENT = ("dropout", "recurrent_dropout")
 
 
 @contextlib.contextmanager
-def dropout_off(model: keras.Model) -> Iterator[None]:
+def dropout_off(model: keras.Layer) -> Iterator[None]:
     """Trace with every dropout silent; all rates and functions are put back on the way out.
 
     Silenced are Keras's dropout layers, the dropout of recurrent and attention layers, and calls

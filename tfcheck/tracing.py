@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -26,7 +27,15 @@ from tfcheck.internals import (
     recorded_losses,
     sublayers,
 )
-from tfcheck.listening import Recording, listening, listening_to_layers
+from tfcheck.listening import (
+    Recording,
+    cut,
+    differentiated,
+    is_float,
+    listen_to_regularizers,
+    listening,
+    listening_to_layers,
+)
 from tfcheck.silence import dropout_off
 
 LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
@@ -41,7 +50,7 @@ class TracedStep:
         placeholders: the graph's inputs for the batch, flat.
         captures: for each captured outside tensor, that tensor and its placeholder.
         recording: the tapes and optimizers heard.
-        source: `"train_step"`, `"loss_fn"` or `"compute_loss"`.
+        source: `"train_step"`, `"loss_fn"`, `"compute_loss"` or `"layer"`.
     """
 
     function: Any
@@ -97,6 +106,10 @@ def trace_step(
             f"{source} of {type(model).__name__!r} with a tape inside a loop or another nested "
             "function. Move the tape out of it, or check with loss_fn."
         )
+    return _traced(function, recording, batch, source)
+
+
+def _traced(function: Any, recording: Recording, batch: Batch, source: str) -> TracedStep:
     count = len(batch.tensors)
     return TracedStep(
         function,
@@ -107,8 +120,80 @@ def trace_step(
     )
 
 
+def trace_layer(
+    layer: keras.Layer, batch: Batch, *, phase: str = "train", layers: bool = False
+) -> TracedStep:
+    """Trace one call of a built layer, nothing executed.
+
+    Its outputs, and losses that it adds, are weighted at random; they are differentiated with
+    respect to the float inputs and the trainable variables.
+
+    Args:
+        layer: a built layer.
+        batch: the positional arguments of the call.
+        phase: `"train"` or `"inference"`: the call's `training`, where it takes one.
+        layers: whether to differentiate every layer call by itself, too. Defaults to False.
+
+    Raises:
+        BatchError: if the layer rejects the inputs.
+        TraceError: if the call cannot be traced, or there is nothing to differentiate.
+    """
+    differentiate = tf.GradientTape.gradient
+    calls = []
+
+    def step(data: Any) -> None:
+        inputs: list[tf.Tensor] = []
+        arguments = tf.nest.map_structure(lambda leaf: cut(leaf, inputs), data)
+        before = {id(loss) for part in sublayers(layer) for loss in recorded_losses(part)[0]}
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(*arguments, **call_options(layer, phase))
+        losses = [loss for part in sublayers(layer) for loss in recorded_losses(part)[0]]
+        added = [loss for loss in losses if id(loss) not in before]
+        targets = [leaf for leaf in (*tf.nest.flatten(outputs), *added) if is_float(leaf)]
+        sources = [*inputs, *layer.trainable_variables]
+        path = layer.path or layer.name
+        names = [
+            f"{path}/input" if len(inputs) == 1 else f"{path}/input_{position}"
+            for position in range(len(inputs))
+        ]
+        names += [variable.path for variable in layer.trainable_variables]
+        if targets and sources:
+            calls.append(differentiated(differentiate, tape, targets, sources, names))
+
+    source = "layer"
+    function, recording = _trace(layer, batch, step, source, layers=layers)
+    recording.tape_calls[:] = calls
+    if not calls:
+        raise TraceError(
+            "A layer must have a float output, and a float input or a trainable variable. "
+            f"Received: {type(layer).__name__!r} without. Check a layer that is differentiated."
+        )
+    return _traced(function, recording, batch, source)
+
+
+def build_layer(layer: keras.Layer, batch: Batch) -> None:
+    """Build a layer that is not built yet, by calling it on the arguments of a batch.
+
+    Raises:
+        BatchError: if the layer rejects them.
+        TraceError: if the call raises for another reason.
+    """
+    if not layer.built:
+        try:
+            layer(*batch.structure)
+        except Exception as error:
+            raise _explain(error, batch, "the layer") from error
+
+
+def call_options(layer: keras.Layer, phase: str) -> dict[str, bool]:
+    """The `training` argument for a layer's call, where it takes one."""
+    parameters = inspect.signature(layer.call).parameters
+    return {"training": phase == "train"} if "training" in parameters else {}
+
+
 def _trace(
-    model: keras.Model,
+    model: keras.Layer,
     batch: Batch,
     step: Callable[[Any], Any],
     source: str,
@@ -123,6 +208,8 @@ def _trace(
     def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
         with listening_to_layers(recording) if layers else contextlib.nullcontext():
             step(batch.pack(tensors))
+        if layers:
+            listen_to_regularizers(model, recording)
         return []
 
     with _unchanged(model), dropout_off(model), listening(recording):
@@ -216,12 +303,12 @@ _ABOUT_SHAPES = re.compile(
 
 
 @contextlib.contextmanager
-def _unchanged(model: keras.Model) -> Iterator[None]:
+def _unchanged(model: keras.Layer) -> Iterator[None]:
     """Put back what a trace changes in Python: recorded losses, built parts, random states."""
     layers = list(sublayers(model))
     unbuilt = [layer for layer in layers if not layer.built]
     losses = [part for layer in layers for part in recorded_losses(layer)]
-    parts = [*lazily_built_parts(model), *model.metrics, *unbuilt]
+    parts = [*lazily_built_parts(model), *getattr(model, "metrics", ()), *unbuilt]
     contents: list[tuple[Any, Any]] = [(part, copy.copy(part)) for part in losses]
     contents += [
         (value, copy.copy(value))

@@ -25,7 +25,11 @@ def facts(report: GradientReport) -> tuple[tuple[str, str], ...]:
         found.append((label, ", ".join(report.culprits)))
     found.append(("thresholds", threshold_words(settings.thresholds)))
     found.append(("loss", loss(report)))
-    found.append(("phase", f"{objective.phase}, loss from {objective.source}"))
+    alone = objective.source == "layer"
+    origin = (
+        "the layer alone, outputs weighted at random" if alone else f"loss from {objective.source}"
+    )
+    found.append(("phase", f"{objective.phase}, {origin}"))
     found.append(("method", method(report)))
     if settings.expected_mismatch:
         found.append(("expected", f"mismatch of {', '.join(settings.expected_mismatch)}"))

@@ -1,0 +1,181 @@
+"""A layer by itself: weights and inputs are checked, the culprit within it is named."""
+
+# mypy: allow-subclassing-any
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcheck import GradientReport, TfcheckError, Verdict, check_layer
+from tfcheck.errors import ArgumentError, ArgumentTypeError, BatchError, TraceError
+
+L = keras.layers
+RNG = np.random.default_rng(3)
+X = RNG.normal(size=(6, 4)).astype("float32")
+SEQUENCES = RNG.normal(size=(2, 5, 4)).astype("float32")
+OTHERS = RNG.normal(size=(2, 3, 4)).astype("float32")
+IMAGES = RNG.normal(size=(2, 6, 6, 3)).astype("float32")
+IDS = np.array([[1, 2, 2], [0, 3, 1]])
+
+
+class WrongSine(keras.layers.Layer):
+    """A sine whose gradient lacks the cosine."""
+
+    def call(self, x: Any) -> Any:
+        @tf.custom_gradient
+        def sine(x: Any) -> Any:
+            return tf.sin(x), lambda upstream: upstream
+
+        return sine(x)
+
+
+class WrongKernel(keras.layers.Layer):
+    """A product whose kernel's gradient is too large, while its input's is right."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+
+    def call(self, x: Any) -> Any:
+        @tf.custom_gradient
+        def product(x: Any, w: Any) -> Any:
+            def backward(upstream: Any) -> Any:
+                return upstream @ tf.transpose(w), 2 * tf.transpose(x) @ upstream
+
+            return x @ w, backward
+
+        return product(x, tf.convert_to_tensor(self.kernel))
+
+
+class WrongAddedLoss(keras.layers.Layer):
+    """An identity that adds a loss with a wrong gradient."""
+
+    def call(self, x: Any) -> Any:
+        @tf.custom_gradient
+        def square(x: Any) -> Any:
+            return tf.reduce_sum(x**2), lambda upstream: upstream * x
+
+        self.add_loss(square(x))
+        return x
+
+
+def by_name(report: GradientReport) -> dict[str, Verdict]:
+    """The verdicts by the variables' own names."""
+    return {variable.path.rsplit("/", 1)[-1]: variable.verdict for variable in report.variables}
+
+
+HEALTHY: dict[str, tuple[Any, tuple[Any, ...], set[str]]] = {
+    "dense": (lambda: L.Dense(3), (X,), {"input", "kernel", "bias"}),
+    "batch norm": (L.BatchNormalization, (X,), {"input", "gamma", "beta"}),
+    "embedding": (lambda: L.Embedding(5, 3), (IDS,), {"embeddings"}),
+    "max pooling": (L.MaxPooling2D, (IMAGES,), {"input"}),
+    "lstm": (
+        lambda: L.LSTM(3),
+        (SEQUENCES,),
+        {"input", "kernel", "recurrent_kernel", "bias"},
+    ),
+    "two arguments": (
+        lambda: L.Attention(use_scale=True),
+        ([SEQUENCES, OTHERS],),
+        {"input_0", "input_1", "scale"},
+    ),
+    "half precision": (
+        lambda: L.Dense(3, dtype="mixed_float16"),
+        (X,),
+        {"input", "kernel", "bias"},
+    ),
+    "dropout": (lambda: L.Dropout(0.5), (X,), {"input"}),
+    "a model": (
+        lambda: keras.Sequential([L.Dense(3, activation="relu"), L.Dense(2)]),
+        (X,),
+        {"input", "kernel", "bias"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_healthy_layers_pass(name: str) -> None:
+    """Every float input and every weight of a right layer passes, built or not."""
+    make, inputs, names = HEALTHY[name]
+    layer = make()
+    report = check_layer(layer, *inputs)
+    assert report.verdict is Verdict.PASS, str(report)
+    assert set(by_name(report)) == names
+    assert report.objective.source == "layer"
+    before = [np.array(weight) for weight in layer.weights]
+    again = check_layer(layer, *inputs)
+    assert again.score == report.score
+    for weight, value in zip(layer.weights, before, strict=True):
+        np.testing.assert_array_equal(np.array(weight), value)
+
+
+def test_wrong_input_gradient() -> None:
+    """The gradient with respect to the input is checked, not only the weights'."""
+    report = check_layer(WrongSine(name="sine"), X)
+    assert by_name(report) == {"input": Verdict.FAIL}
+    assert report.culprits == ("sine",)
+
+
+def test_wrong_weight_gradient() -> None:
+    """What is right beside a wrong weight passes."""
+    report = check_layer(WrongKernel(name="product"), X)
+    assert by_name(report) == {"input": Verdict.PASS, "kernel": Verdict.FAIL}
+    assert report.culprits == ("product",)
+
+
+def test_wrong_added_loss() -> None:
+    """Losses that a layer adds belong to it."""
+    assert check_layer(WrongAddedLoss(), X).verdict is Verdict.FAIL
+
+
+def test_culprit_within() -> None:
+    """Of a layer made of layers, the inner one is named."""
+    layer = keras.Sequential([L.Dense(3, name="one"), WrongSine(name="sine")], name="outer")
+    report = check_layer(layer, X)
+    assert report.verdict is Verdict.FAIL
+    assert report.culprits == ("outer/sine",)
+    declared = check_layer(layer, X, expected_mismatch=["sine"])
+    assert all(variable.reason == "declared" for variable in declared.variables)
+
+
+def test_every_entry() -> None:
+    """`method="full"` perturbs every entry of inputs and weights."""
+    report = check_layer(L.Dense(2), X, method="full")
+    assert report.verdict is Verdict.PASS
+    assert report.evaluations >= 2 * (X.size + 4 * 2 + 2)
+
+
+def test_phase() -> None:
+    """The phase is the call's `training`: in inference BatchNorm has no batch statistics."""
+    layer = L.BatchNormalization(center=False, scale=False)
+    train = check_layer(layer, X)
+    inference = check_layer(layer, X, phase="inference")
+    assert train.verdict is inference.verdict is Verdict.PASS
+    assert train.objective.losses != inference.objective.losses
+
+
+BAD: dict[str, tuple[type[TfcheckError], Any]] = {
+    "no inputs": (BatchError, lambda: check_layer(L.Dense(2))),
+    "a class": (ArgumentTypeError, lambda: check_layer(L.Dense, X)),
+    "a function": (ArgumentTypeError, lambda: check_layer(tf.nn.relu, X)),
+    "an empty array": (BatchError, lambda: check_layer(L.Dense(2), X[:0])),
+    "a wrong rank": (BatchError, lambda: check_layer(L.Conv2D(2, 2), X)),
+    "not finite": (BatchError, lambda: check_layer(L.Dense(2), X * np.nan)),
+    "option": (ArgumentError, lambda: check_layer(L.Dense(2), X, method="fast")),
+    "nothing to differentiate": (
+        TraceError,
+        lambda: check_layer(L.StringLookup(vocabulary=["a"]), np.array(["a"])),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments(name: str) -> None:
+    """What cannot be checked is refused with one sentence: rule, received, what to do."""
+    kind, call = BAD[name]
+    with pytest.raises(kind, match=r"(?s)^.+\. Received: .+\."):
+        call()
