@@ -15,7 +15,7 @@ from tfcheck.check import GradientChecker
 from tfcheck.errors import GradientCheckFailed, ModelError, TfcheckError
 from tfcheck.preconditions import make_settings, require_backend, require_choice
 from tfcheck.report import GradientReport, ObjectiveSummary
-from tfcheck.tracing import LossFunction
+from tfcheck.steps import LossFunction
 from tfcheck.verdict import Thresholds, Verdict
 
 

@@ -22,7 +22,7 @@ from tfcheck.callbacks import GradientCheck
 from tfcheck.callbacks.checkpoints import Checkpoints, TrainingState
 from tfcheck.callbacks.gradient_check import GradientCheckWarning
 from tfcheck.errors import ArgumentError, BatchError
-from tfcheck.tracing import trace_step
+from tfcheck.tracing import trace
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(16, 3)).astype("float32")
@@ -216,9 +216,9 @@ def test_the_weights_at_the_checkpoint_are_checked(monkeypatch: pytest.MonkeyPat
 
     def counting(*arguments: Any, **options: Any) -> Any:
         traced.append(options)
-        return trace_step(*arguments, **options)
+        return trace(*arguments, **options)
 
-    monkeypatch.setattr(tfcheck.check, "trace_step", counting)
+    monkeypatch.setattr(tfcheck.check, "trace", counting)
     model = small_model()
     losses: list[float] = []
 

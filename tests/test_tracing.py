@@ -16,10 +16,11 @@ import tensorflow as tf
 
 import tfcheck.tracing
 from tfcheck import TfcheckError, Verdict, check_gradients
-from tfcheck.batch import first_batch
+from tfcheck.batch import Batch, first_batch
 from tfcheck.errors import BatchError, TraceError
 from tfcheck.objective import Base, Objective
-from tfcheck.tracing import trace_step
+from tfcheck.steps import model_step
+from tfcheck.tracing import TracedStep
 
 L = keras.layers
 RNG = np.random.default_rng(8)
@@ -33,6 +34,11 @@ def compiled(*layers: keras.layers.Layer, shape: tuple[int, ...] = (3,), **how: 
     model = keras.Sequential([keras.Input(shape), *layers], name="net")
     model.compile(**{"optimizer": "sgd", "loss": "mse", **how})
     return model
+
+
+def trace_step(model: Any, batch: Batch, *, layers: bool = False, **options: Any) -> TracedStep:
+    """A model's step as a graph."""
+    return tfcheck.tracing.trace(model_step(model, **options), batch, layers=layers)
 
 
 def objective_of(model: keras.Model, *data: Any, **options: Any) -> tuple[Objective, Base]:

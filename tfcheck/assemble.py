@@ -12,7 +12,7 @@ import keras
 from tfcheck.examine import Finding, parity, some
 from tfcheck.internals import live_variable
 from tfcheck.objective import Base, Objective
-from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary
+from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.verdict import Verdict, worst
 
 
@@ -25,6 +25,7 @@ def summarise_objective(objective: Objective, base: Base, phase: str) -> Objecti
         phase=phase,
         losses=losses,
         parity=max(parities),
+        precision=objective.precision,
         islands=objective.islands,
         random_ops=objective.random_ops,
     )
@@ -61,6 +62,26 @@ def assemble(findings: Sequence[Finding], declared: Set[str], **fields: Any) -> 
         layers=layers,
         **fields,
     )
+
+
+def unchecked(model: keras.Layer) -> list[Finding]:
+    """Findings for a model that cannot be checked at all: every variable stays open."""
+    return [
+        Finding(
+            VariableReport(
+                path=variable.path,
+                layer=variable.path.rsplit("/", 1)[0],
+                shape=tuple(variable.shape),
+                score=math.nan,
+                verdict=Verdict.INCONCLUSIVE,
+                reason="unchecked",
+                analytic_norm=math.nan,
+                numerical_norm=math.nan,
+                error_bar=math.nan,
+            )
+        )
+        for variable in model.trainable_variables
+    ]
 
 
 def blame(finding: Finding, misapplied: Mapping[str, str]) -> Finding:

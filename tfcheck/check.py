@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -17,22 +16,26 @@ from tfcheck.assemble import (
     blame,
     frozen_paths,
     summarise_objective,
+    unchecked,
     untouched_notes,
 )
 from tfcheck.batch import Batch, first_batch, layer_inputs
-from tfcheck.culprits import Culprits, find_culprits
+from tfcheck.culprits import Culprits, culprits_among, find_culprits
 from tfcheck.declared import Declared, declared_by
-from tfcheck.errors import TfcheckError
+from tfcheck.eager import EagerObjective
+from tfcheck.errors import BatchError, ModelError, NoTapeError, TfcheckError, TraceError
 from tfcheck.examine import Examination, Finding, Progress
-from tfcheck.objective import Objective
+from tfcheck.listening import EagerCall
+from tfcheck.objective import Base, Objective
 from tfcheck.preconditions import (
     make_settings,
     require_backend,
     require_checkable,
     require_layer,
 )
-from tfcheck.report import GradientReport, Settings
-from tfcheck.tracing import LossFunction, TracedStep, build_layer, trace_layer, trace_step
+from tfcheck.report import GradientReport, ObjectiveSummary, Settings
+from tfcheck.steps import LossFunction, Step, layer_step, model_step, plain_call, repeated_call
+from tfcheck.tracing import build_layer, trace
 from tfcheck.verdict import Thresholds, Verdict
 
 
@@ -164,53 +167,89 @@ def check_layer(
     require_layer(layer)
     batch = layer_inputs(inputs)
     build_layer(layer, batch)
-    trace = functools.partial(trace_layer, layer, phase=settings.phase)
-    return Checker(layer, settings, trace).check(batch)
+    step = layer_step(layer, plain_call(layer, settings.phase))
+    return Checker(step, settings).check(batch)
 
 
 class Checker:
-    """Checks one model or layer again and again: it is traced once a batch signature.
+    """Checks one model or layer again and again: its step is traced once a batch signature.
 
     Args:
-        model: the live model or layer.
+        step: what is differentiated.
         settings: the options, from `make_settings`.
-        trace: `trace(batch, layers=...)` gives the traced step.
-        own_step: whether what is traced is a `train_step` of the user's own. Defaults to False.
     """
 
-    def __init__(
-        self,
-        model: keras.Layer,
-        settings: Settings,
-        trace: Callable[..., TracedStep],
-        *,
-        own_step: bool = False,
-    ) -> None:
-        self.model = model
+    def __init__(self, step: Step, settings: Settings) -> None:
+        self.model = step.owner
         self.settings = settings
-        self._trace = trace
-        self._own_step = own_step
+        self._step = step
         self._objectives: dict[Any, Objective] = {}
 
-    def objective(self, batch: Batch, *, layers: bool = False) -> Objective:
-        """The traced and promoted step for batches of this kind; traced once.
-
-        Args:
-            batch: a batch of the kind.
-            layers: whether layers are listened to, as the search for a culprit needs.
-        """
-        key = (
+    def _key(self, batch: Batch, *, layers: bool) -> Any:
+        return (
             batch.signature(),
             layers,
             id(getattr(self.model, "optimizer", None)),
             tuple(variable.trainable for variable in self.model.variables),
         )
+
+    def objective(self, batch: Batch, *, layers: bool = False) -> Objective:
+        """The step for batches of this kind: traced and promoted once, or else run eagerly.
+
+        Args:
+            batch: a batch of the kind.
+            layers: whether layers are listened to, as the search for a culprit needs.
+        """
+        key = self._key(batch, layers=layers)
         if key not in self._objectives:
-            self._objectives[key] = Objective(self._trace(batch, layers=layers))
+            try:
+                self._objectives[key] = Objective(trace(self._step, batch, layers=layers))
+            except (BatchError, ModelError, KeyboardInterrupt):
+                raise
+            except Exception as error:  # noqa: BLE001 - the other way may do
+                return self._eagerly(batch, error)
         return self._objectives[key]
 
+    def _eagerly(self, batch: Batch, why: Exception) -> Objective:
+        """The step to be run eagerly, for the time being; as before if that is not possible."""
+        try:
+            objective = EagerObjective(self._step, batch, why)
+        except NoTapeError:
+            raise
+        except TfcheckError as error:
+            raise (why if isinstance(why, TfcheckError) else error) from why
+        self._objectives[self._key(batch, layers=False)] = objective
+        return objective
+
+    def _at(self, batch: Batch) -> tuple[Objective, Base]:
+        """The step, evaluated where the model stands now."""
+        objective = self.objective(batch)
+        try:
+            return objective, objective.at(batch)
+        except TraceError as error:
+            if isinstance(objective, EagerObjective):
+                raise
+            objective = self._eagerly(batch, error)
+            return objective, objective.at(batch)
+
+    def _examination(self, batch: Batch, progress: Progress) -> Examination:
+        objective, base = self._at(batch)
+        examination = Examination(objective, base, self.settings, progress)
+        if examination.parity is None:
+            return examination
+        try:
+            objective = self._eagerly(batch, examination.parity)
+        except TfcheckError:
+            return examination
+        return Examination(objective, objective.at(batch), self.settings, progress)
+
     def _culprits(
-        self, batch: Batch, findings: Sequence[Finding], declared: Declared, progress: Progress
+        self,
+        objective: Objective,
+        batch: Batch,
+        findings: Sequence[Finding],
+        declared: Declared,
+        progress: Progress,
     ) -> Culprits:
         failed = {
             finding.report.path
@@ -222,17 +261,34 @@ class Checker:
             return Culprits()
         progress("looking for the culprit", 0, 1)
         try:
+            if isinstance(objective, EagerObjective):
+                calls = objective.calls_of_layers(batch)
+                return culprits_among(
+                    calls,
+                    failed,
+                    self._wrong_alone,
+                    declared=declared.layers,
+                    step=self._step,
+                    progress=progress,
+                )
             return find_culprits(
                 self.objective(batch, layers=True),
                 batch,
                 failed,
                 self.settings,
                 declared=declared.layers,
-                own_step=self._own_step,
+                own_step=self._step.own,
                 progress=progress,
             )
         except (TfcheckError, tf.errors.OpError):
             return Culprits()
+
+    def _wrong_alone(self, call: EagerCall) -> Set[str]:
+        """Paths of the inputs and variables that are wrong when a layer is called by itself."""
+        step, batch = repeated_call(call)
+        report = Checker(step, replace(self.settings, expected_mismatch=())).check(batch)
+        wrong = (Verdict.FAIL, Verdict.SUSPECT)
+        return {variable.path for variable in report.variables if variable.verdict in wrong}
 
     def check(
         self,
@@ -251,53 +307,63 @@ class Checker:
             progress: called as the check goes on. Defaults to nothing.
         """
         started = time.perf_counter()
+
+        def report(
+            findings: Sequence[Finding], declared: Set[str], **fields: Any
+        ) -> GradientReport:
+            return assemble(
+                findings,
+                declared,
+                frozen=frozen_paths(self.model),
+                settings=replace(self.settings, batch_size=batch.size),
+                step=step,
+                checkpoint=checkpoint,
+                seconds=time.perf_counter() - started,
+                model=self.model.name,
+                **fields,
+            )
+
         progress("tracing", 0, 1)
-        objective = self.objective(batch)
+        try:
+            examination = self._examination(batch, progress)
+        except NoTapeError as error:
+            summary = ObjectiveSummary(self._step.source, self.settings.phase)
+            notes = (str(error),)
+            return report(unchecked(self.model), set(), notes=notes, culprits=(), objective=summary)
+        objective, base = examination.objective, examination.base
         declared = declared_by(objective, self.settings.expected_mismatch, self.model)
-        evaluated = objective.evaluations
-        base = objective.at(batch)
-        examination = Examination(objective, base, self.settings, progress)
         findings = examination.examine()
         wrongly = misapplied(objective, base)
-        found = self._culprits(batch, findings, declared, progress)
+        found = self._culprits(objective, batch, findings, declared, progress)
         culprits = found.paths
         if wrongly.keys() - declared.variables:
             culprits = tuple(dict.fromkeys([*culprits, "train_step"]))
             findings = [blame(finding, wrongly) for finding in findings]
         progress("done", 1, 1)
-        return assemble(
+        return report(
             findings,
             declared.variables | found.explained,
             culprits=culprits,
             objective=summarise_objective(objective, base, self.settings.phase),
             notes=(*examination.notes, *untouched_notes(self.model, objective)),
-            frozen=frozen_paths(self.model),
-            settings=replace(self.settings, batch_size=batch.size),
-            step=step,
-            checkpoint=checkpoint,
-            seconds=time.perf_counter() - started,
-            evaluations=objective.evaluations - evaluated,
-            model=self.model.name,
+            evaluations=examination.evaluations,
         )
 
 
 class GradientChecker(Checker):
-    """Checks one model again and again: its step is traced once a batch signature.
+    """Checks one model again and again.
 
     Args:
         model: the live model.
         settings: the options, from `make_settings`.
         loss_fn: replaces the train step's loss. Defaults to None.
+
+    Raises:
+        ModelError: if the model cannot be checked as it is.
     """
 
     def __init__(
         self, model: keras.Model, settings: Settings, loss_fn: LossFunction | None = None
     ) -> None:
         require_checkable(model, loss_fn)
-        own_step = (
-            type(model).train_step is not keras.Model.train_step
-            and loss_fn is None
-            and settings.phase == "train"
-        )
-        trace = functools.partial(trace_step, model, loss_fn=loss_fn, phase=settings.phase)
-        super().__init__(model, settings, trace, own_step=own_step)
+        super().__init__(model_step(model, loss_fn=loss_fn, phase=settings.phase), settings)

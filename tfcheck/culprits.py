@@ -8,15 +8,17 @@ those inputs, and for its variables that failed.
 from __future__ import annotations
 
 import math
-from collections.abc import Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from tfcheck.batch import Batch
 from tfcheck.examine import Examination, Progress
+from tfcheck.listening import EagerCall
 from tfcheck.objective import Objective
 from tfcheck.report import Settings
+from tfcheck.steps import Step
 from tfcheck.verdict import Verdict
 
 _WRONG = (Verdict.FAIL, Verdict.SUSPECT)
@@ -83,6 +85,53 @@ def find_culprits(
     return Culprits(
         ("train_step",) if own_step and not in_loss else ("loss",), frozenset(explained)
     )
+
+
+def culprits_among(
+    calls: Sequence[EagerCall],
+    failed: Set[str],
+    wrong_alone: Callable[[EagerCall], Set[str]],
+    *,
+    declared: Set[str],
+    step: Step,
+    progress: Progress,
+) -> Culprits:
+    """The layers whose own backward pass is wrong, in a step that runs eagerly.
+
+    Args:
+        calls: the calls of layers that the step makes, inner ones first.
+        failed: paths of the variables whose gradients are wrong.
+        wrong_alone: the paths of a layer's inputs and variables that are wrong when the call is
+            made again by itself.
+        declared: paths of the layers whose backward pass is meant to be no derivative.
+        step: the step.
+        progress: called as the search goes on.
+    """
+    guilty: dict[int, bool] = {}
+    culprits: list[str] = []
+    explained: set[str] = set()
+    before: set[str] = set()
+    for done, call in enumerate(calls):
+        progress("looking for the culprit", done, len(calls))
+        path = call.layer.path or call.layer.name
+        within = any(guilty[id(child)] for child in call.children)
+        own = {variable.path for variable in call.layer.variables}
+        alone = not within and any(
+            wrong in failed or wrong not in own for wrong in wrong_alone(call)
+        )
+        guilty[id(call)] = within or alone
+        before |= own & failed
+        if alone and path in declared:
+            explained |= before
+        elif alone:
+            culprits.append(path)
+    if culprits:
+        return Culprits(tuple(dict.fromkeys(culprits)))
+    if failed <= explained:
+        return Culprits(explained=frozenset(explained))
+    if step.source == "layer":
+        return Culprits((step.owner.path or step.owner.name,))
+    return Culprits(("train_step",) if step.own else ("loss",), frozenset(explained))
 
 
 class _Suspects:

@@ -36,17 +36,23 @@ def gaussian(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> 
     return rng.standard_normal(shape) * scale
 
 
-def representable(direction: Array, value: Array, smallest_step: float) -> Array:
-    """The direction, rounded so that value ± step·direction is exact for float32 values.
+def representable(direction: Array, value: Array, smallest_step: float, bits: int = 53) -> Array:
+    """The direction, rounded so that value ± step·direction is exact.
 
     The derivative along the rounded direction is the one that a difference then measures; without
     this, steps near the spacing of floating-point numbers would be realised inexactly. Twice and
     four times the smallest step stay exact.
+
+    Args:
+        direction: the direction.
+        value: where it starts, in float32 or less.
+        smallest_step: the smallest of the steps.
+        bits: how many bits of a number are kept: 53 (the default) for float64.
     """
     largest = float(np.max(np.abs(value), initial=0.0)) + 8 * smallest_step * float(
         np.max(np.abs(direction), initial=0.0)
     )
     if not np.isfinite(largest) or largest == 0.0:
         return direction
-    spacing = 2.0 ** (np.ceil(np.log2(largest)) - 52)
+    spacing = 2.0 ** (np.ceil(np.log2(largest)) - (bits - 1))
     return np.asarray(np.rint(direction * (smallest_step / spacing)) * (spacing / smallest_step))

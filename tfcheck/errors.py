@@ -37,6 +37,10 @@ class TraceError(TfcheckError, RuntimeError):
     """The training step could not be turned into a graph."""
 
 
+class NoTapeError(TraceError):
+    """The training step differentiates nothing with a tape, so that there is nothing to check."""
+
+
 class ParityError(TfcheckError, RuntimeError):
     """The float64 graph does not compute the loss that is trained."""
 
@@ -72,6 +76,12 @@ def telling_line(message: str) -> str:
     lines = [line.strip() for line in _ANSI.sub("", message).splitlines() if line.strip()]
     telling = [line for line in lines if not _HEADLINES.match(line)]
     return next(iter(telling or lines), "no reason given").rstrip(".:") + "."
+
+
+def received(error: Exception) -> str:
+    """What an error of tfcheck's received: its message without the rule and the remedy."""
+    _, _, rest = str(error).partition("Received: ")
+    return (rest.rpartition(". ")[0] or rest or str(error)).rstrip(".")
 
 
 def rule(rule: str, name: str, value: object, remedy: str) -> str:

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfcheck.differences import FIRST_STEP, measure_noise
 from tfcheck.directions import generator, scale_of
-from tfcheck.errors import ParityError
+from tfcheck.errors import ParityError, TfcheckError
 from tfcheck.joint import JOINT_FROM, Member, measure_jointly
 from tfcheck.judge import Judgement, judge_measurement, judge_missing, judge_second_look, settled
 from tfcheck.localise import suspicious_entries
 from tfcheck.measure import (
-    TAPE_ROUNDING,
+    TAPE_ULPS,
     Line,
     Measurement,
     Target,
@@ -72,8 +73,9 @@ class Examination:
         self.base = base
         self.settings = settings
         self.progress = progress
-        self.notes: list[str] = []
-        self._nudged: dict[int, Base] = {}
+        self.notes = list(objective.notes)
+        self._evaluated_before = objective.evaluations
+        self._nudged: dict[int, Base | None] = {}
         self._screened: dict[int, Measurement] = {}
         self._starts: dict[int, float] = {}
         self._unresolved: dict[int, Measurement] = {}
@@ -83,10 +85,31 @@ class Examination:
             parameter: scale_of(objective.value(base, parameter))
             for parameter in objective.parameters
         }
+        self._tape_rounding = TAPE_ULPS * _PRECISION[objective.precision]
         self._natural = [self._natural_size(loss) for loss in range(objective.steps)]
         self._localised = 0
         self._looks = 0
         self._loudest = [self._loudest_of(loss) for loss in range(len(base.losses))]
+
+    @property
+    def parity(self) -> ParityError | None:
+        """What is wrong where a finite loss in float64 is not the one that is trained."""
+        errors = map(self._off_parity, range(self.objective.steps))
+        return next((error for error in errors if error is not None), None)
+
+    def _off_parity(self, loss: int) -> ParityError | None:
+        value, trained = self.base.losses[loss], self.base.losses_as_trained[loss]
+        if not math.isfinite(value) or abs(value - trained) <= self._parity_limit(loss):
+            return None
+        return ParityError(
+            "The float64 graph must compute the loss that is trained. Received: "
+            f"{value:.9g} in float64, {trained:.9g} as trained. Nothing was judged."
+        )
+
+    @property
+    def evaluations(self) -> int:
+        """How often a loss was evaluated since the examination began."""
+        return self.objective.evaluations - self._evaluated_before
 
     def examine(self) -> list[Finding]:
         """The findings for all trainable variables of the training step, one a variable."""
@@ -150,6 +173,7 @@ class Examination:
                 loudest=self._loudest[loss],
                 noise=self._noise_of(loss),
                 rounding=self._rounding(loss),
+                tape_rounding=self._tape_rounding,
             ):
                 scale = self._scales[self.objective.parameters[position]]
                 judgement = judge_measurement(
@@ -160,7 +184,7 @@ class Examination:
                 else:
                     if judgement.verdict is Verdict.INCONCLUSIVE:
                         self._unresolved[position] = measurement
-                    self._starts[position] = min(step, FIRST_STEP)
+                    self._starts[position] = min(step, self.objective.first_step or FIRST_STEP)
 
     def _loudest_of(self, loss: int) -> float:
         norms = [
@@ -199,7 +223,8 @@ class Examination:
         """The noise of a loss when everything it is differentiated for moves a little at random."""
         if loss not in self._noise:
             line = self._line_in_everything(loss, "noise")
-            spacing = _COARSE_SPACING if self.objective.islands else _FINE_SPACING
+            rough = self.objective.islands or self.objective.precision != "float64"
+            spacing = _COARSE_SPACING if rough else _FINE_SPACING
             noise = 0.0 if line is None else measure_noise(line, spacing)
             # A loss that changes by less than its rounding seems to have no noise at all.
             rounding = self._rounding(loss) / 16
@@ -207,11 +232,16 @@ class Examination:
         return self._noise[loss]
 
     def _rounding(self, loss: int) -> float:
-        return TAPE_ROUNDING * self._natural[loss] if loss < self.objective.steps else 0.0
+        if loss >= self.objective.steps and self.objective.precision == "float64":
+            return 0.0
+        size = self._natural[loss]
+        if self.objective.precision != "float64":
+            size += self._loudest[loss]
+        return self._tape_rounding * size
 
     def _obstacle(self, loss: int) -> Judgement | None:
         """What makes every gradient of this loss impossible to judge, if anything does."""
-        value, trained = self.base.losses[loss], self.base.losses_as_trained[loss]
+        value = self.base.losses[loss]
         if not math.isfinite(value):
             return Judgement(Verdict.FAIL, "non_finite", f"The loss is {value}.")
         if self.objective.loss(loss, self.base.inputs) != self.objective.loss(
@@ -224,13 +254,8 @@ class Examination:
                 f"The loss differs between two evaluations at one point: {what} draws new numbers "
                 "each time. Draw them from a keras.random.SeedGenerator.",
             )
-        if not abs(value - trained) <= self._parity_limit(loss):
-            error = ParityError(
-                "The float64 graph must compute the loss that is trained. Received: "
-                f"{value:.9g} in float64, {trained:.9g} as trained. Nothing was judged."
-            )
-            return Judgement(Verdict.INCONCLUSIVE, "", str(error))
-        return None
+        error = self._off_parity(loss)
+        return None if error is None else Judgement(Verdict.INCONCLUSIVE, "", str(error))
 
     def _parity_limit(self, loss: int) -> float:
         """How far training precision may move the loss: further where variables move it more.
@@ -253,6 +278,9 @@ class Examination:
             loudest=loudest,
             noise=self._noise_of(parameter.loss) if loudest else math.inf,
             rounding=self._rounding(parameter.loss),
+            tape_rounding=self._tape_rounding,
+            bits=self.objective.bits,
+            start=self.objective.first_step,
         )
 
     def examine_one(
@@ -273,7 +301,8 @@ class Examination:
         scale = self.base.scales[parameter.loss]
         loudest = self._loudest[parameter.loss]
         target = self._target(parameter, gradient, self.base, loudest)
-        target = replace(target, start=self._starts.get(position))
+        if position in self._starts:
+            target = replace(target, start=self._starts[position])
         if gradient is not None and gradient.shape != target.value.shape:
             note = (
                 f"The tape's gradient has shape {gradient.shape}, but the variable has shape "
@@ -336,12 +365,9 @@ class Examination:
         self._looks += 1
         if not here.lines or (certain and self._looks > _MOST_LOCALISED):
             return first, here
-        if parameter.loss not in self._nudged:
-            seed = self.settings.seed
-            self._nudged[parameter.loss] = self.objective.nudged(self.base, parameter.loss, seed)
-        nudged = self._nudged[parameter.loss]
-        gradient = nudged.gradients[position]
-        if gradient is None or not np.all(np.isfinite(gradient)):
+        nudged = self._aside(parameter.loss)
+        gradient = None if nudged is None else nudged.gradients[position]
+        if nudged is None or gradient is None or not np.all(np.isfinite(gradient)):
             return first, here
         loudest = self._loudest[parameter.loss]
         target = self._target(parameter, gradient, nudged, loudest)
@@ -350,6 +376,15 @@ class Examination:
         judgement = judge_second_look(first, here, nearby)
         on_kink = judgement.verdict is Verdict.PASS and judgement.reason == "kink"
         return judgement, aside if on_kink else here
+
+    def _aside(self, loss: int) -> Base | None:
+        """The point a little aside, made once a loss; None where the step cannot run there."""
+        if loss not in self._nudged:
+            try:
+                self._nudged[loss] = self.objective.nudged(self.base, loss, self.settings.seed)
+            except (TfcheckError, tf.errors.OpError):
+                self._nudged[loss] = None
+        return self._nudged[loss]
 
     def _finding(
         self,

@@ -58,6 +58,7 @@ def measure_jointly(
     loudest: float,
     noise: float,
     rounding: float,
+    tape_rounding: float,
 ) -> Iterator[tuple[int, Measurement, float]]:
     """Measure variables of one loss in groups of similar loudness.
 
@@ -69,6 +70,7 @@ def measure_jointly(
         loudest: the largest scaled gradient norm among the variables of the loss.
         noise: the loss's noise when everything moves.
         rounding: how far the tape's own rounding may move a slope.
+        tape_rounding: the same, relative to the size the loss has far from here.
 
     Yields:
         For each variable its position, what the measurement of its group says of it, and the step
@@ -104,6 +106,9 @@ def measure_jointly(
             loudest=loudest,
             noise=noise,
             rounding=rounding,
+            tape_rounding=tape_rounding,
+            bits=objective.bits,
+            start=objective.first_step,
             unit=1.0,
         )
         joint = measure_directions(target, settings.directions, None, settings.seed)

@@ -196,7 +196,6 @@ def listening_to_layers(recording: Recording) -> Iterator[None]:
     graph = tf.compat.v1.get_default_graph()
     original = keras.Layer.__call__
     stack: list[list[LayerCall]] = [[]]
-    differentiate = vars(tf.GradientTape)["gradient"].__wrapped__
 
     def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         if tf.compat.v1.get_default_graph() is not graph:
@@ -215,7 +214,7 @@ def listening_to_layers(recording: Recording) -> Iterator[None]:
         if targets and sources:
             layer_call = LayerCall(
                 self.path or self.name,
-                differentiated(differentiate, tape, targets, sources),
+                differentiated(tape, targets, sources),
                 tuple(children),
             )
             recording.layer_calls.append(layer_call)
@@ -233,7 +232,6 @@ def listening_to_layers(recording: Recording) -> Iterator[None]:
 
 def listen_to_regularizers(model: keras.Layer, recording: Recording) -> None:
     """Differentiate the regularizer of every trainable variable by itself, as its layer's part."""
-    differentiate = vars(tf.GradientTape)["gradient"].__wrapped__
     # Outer layers come first, so that the innermost one remains.
     owners = {
         id(variable): (layer, variable)
@@ -246,12 +244,49 @@ def listen_to_regularizers(model: keras.Layer, recording: Recording) -> None:
         with tf.GradientTape() as tape:
             target = tf.convert_to_tensor(variable.regularizer(variable))
         if is_float(target):
-            call = differentiated(differentiate, tape, [target], [variable])
+            call = differentiated(tape, [target], [variable])
             recording.layer_calls.append(LayerCall(layer.path or layer.name, call, ()))
 
 
+@dataclass(frozen=True, eq=False)
+class EagerCall:
+    """One call of a layer in a step that runs eagerly.
+
+    Attributes:
+        layer: the layer.
+        arguments: the positional and the keyword arguments it was given.
+        children: the calls of other layers that were made in it.
+    """
+
+    layer: keras.Layer
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    children: tuple[EagerCall, ...]
+
+
+@contextlib.contextmanager
+def noting_layers(calls: list[EagerCall]) -> Iterator[None]:
+    """Note every layer call that is made eagerly, inner ones before those they are made in."""
+    original = keras.Layer.__call__
+    stack: list[list[EagerCall]] = [[]]
+
+    def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        if not tf.executing_eagerly():
+            return original(self, *args, **kwargs)
+        stack.append([])
+        outputs = original(self, *args, **kwargs)
+        noted = EagerCall(self, (args, kwargs), tuple(stack.pop()))
+        calls.append(noted)
+        stack[-1].append(noted)
+        return outputs
+
+    keras.Layer.__call__ = call
+    try:
+        yield
+    finally:
+        keras.Layer.__call__ = original
+
+
 def differentiated(
-    differentiate: Callable[..., Any],
     tape: tf.GradientTape,
     targets: Sequence[tf.Tensor],
     sources: Sequence[Any],
@@ -260,12 +295,12 @@ def differentiated(
     """Ask a tape for gradients of randomly weighted targets, and take down what it does.
 
     Args:
-        differentiate: `tf.GradientTape.gradient` itself.
         tape: the tape.
         targets: what is differentiated.
         sources: tensors and variables to differentiate with respect to.
         names: names for the sources. Defaults to none.
     """
+    differentiate = vars(tf.GradientTape)["gradient"].__wrapped__
     weights = [_cotangent(target, position) for position, target in enumerate(targets)]
     raised = ""
     try:

@@ -29,8 +29,8 @@ _NOISE_PART = 2.0**-6
 _PLAIN = 100
 """A gap of this many error bars needs no finer measurement of its size."""
 
-TAPE_ROUNDING = 2.0**-48
-"""Rounding of the tape's float64 arithmetic, relative to the size a loss has far from here."""
+TAPE_ULPS = 32
+"""Rounding of the tape's arithmetic, in units of the rounding of one operation."""
 
 _STRAIGHT = 2.0**-8
 """The part of the loss by which a first step may change it, going by the tape's gradient."""
@@ -130,6 +130,8 @@ class Target:
         noise: the loss's noise when everything moves, which a single variable cannot exceed.
         start: a step known to suit the loss around this point, None where none is.
         rounding: how far the tape's own rounding may move a slope.
+        tape_rounding: the same, relative to the size a loss has far from here.
+        bits: how many bits of the variable are kept where the loss is evaluated.
         unit: size of a natural change, where it is not the root mean square of `value`.
     """
 
@@ -142,6 +144,8 @@ class Target:
     loudest: float
     noise: float = math.inf
     rounding: float = 0.0
+    tape_rounding: float = TAPE_ULPS * 2.0**-53
+    bits: int = 53
     start: float | None = None
     unit: float | None = None
 
@@ -163,7 +167,7 @@ class Target:
 
     def slope_at(self, direction: Array, step: float) -> tuple[float, Slope]:
         """The tape's and the measured slope along a direction, at a step."""
-        exact = representable(direction, self.value, step / 4)
+        exact = representable(direction, self.value, step / 4, self.bits)
         analytic = 0.0 if self.gradient is None else float(np.vdot(exact, self.gradient))
         slope = central_difference(
             lambda t: self.displaced(t * exact),
@@ -196,7 +200,7 @@ class Target:
 
         A loss with slopes so steep levels off at once, and flatness beyond that says nothing.
         """
-        size = max(abs(self.at_zero), self.rounding / TAPE_ROUNDING)
+        size = max(abs(self.at_zero), self.rounding / self.tape_rounding)
         return abs(analytic) * slope.step > size
 
     def first_step(self, reference: float) -> float:
@@ -251,7 +255,7 @@ def _follow(target: Target, direction: Array, leader: Line, reference: float) ->
             return Line(analytic, slope, gap, first_smooth=True)
         return target.line(direction, reference, leader.slope.step)
     step = leader.slope.step / 4
-    exact = representable(direction, target.value, step)
+    exact = representable(direction, target.value, step, target.bits)
     analytic = 0.0 if target.gradient is None else float(np.vdot(exact, target.gradient))
     value = (target.displaced(step * exact) - target.displaced(-step * exact)) / (2 * step)
     gap = abs(value - analytic)

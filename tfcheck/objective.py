@@ -6,6 +6,7 @@ touching the model: variables, data and captured constants are all inputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +100,17 @@ class Objective:
             variables among them.
         layer_calls: the layer calls, where layers were listened to; their losses come last.
         evaluations: how often a loss was evaluated.
+        precision: the precision in which losses are evaluated.
+        bits: how many bits of a variable that precision keeps.
+        notes: sentences a reader should know about how it is evaluated.
+        first_step: where to begin the search for a step, relative to a variable's scale; None to
+            go by the loss.
     """
+
+    precision = "float64"
+    bits = 53
+    notes: tuple[str, ...] = ()
+    first_step: float | None = None
 
     def __init__(self, traced: TracedStep) -> None:
         recording = traced.recording
@@ -301,7 +312,7 @@ class Objective:
         variables = [
             source for call in self._calls for source in call.sources if is_variable(source)
         ]
-        paths = _unique_paths(variables)
+        paths = unique_paths(variables)
         parameters = []
         for loss, call in enumerate(self._calls):
             for number, source in enumerate(call.sources):
@@ -355,7 +366,7 @@ class Objective:
         gradients = [
             gradient
             for call, of_call in zip(self._calls, found["gradients"], strict=True)
-            for gradient in _spread(call, of_call)
+            for gradient in spread(call, of_call)
         ]
         return Base(
             inputs=point,
@@ -437,7 +448,7 @@ class Objective:
                     np.asarray(base.inputs[position], np.float64) + change
                 )
         found = self._function("gradients", loss)(inputs)
-        gradients = iter(_spread(self._calls[loss], found))
+        gradients = iter(spread(self._calls[loss], found))
         losses = list(base.losses)
         losses[loss] = self.loss(loss, inputs)
         return Base(
@@ -452,9 +463,15 @@ class Objective:
         )
 
     def loss(self, index: int, inputs: Sequence[tf.Tensor]) -> float:
-        """Value of one loss at a point, given as one tensor for each input."""
+        """Value of one loss at a point, given as one tensor for each input.
+
+        It is `nan` where an operation refuses the point, such as a Cholesky decomposition.
+        """
         self.evaluations += 1
-        return float(self._function("losses", index)(inputs))
+        try:
+            return float(self._function("losses", index)(inputs))
+        except tf.errors.OpError:
+            return math.nan
 
     @staticmethod
     def value(base: Base, parameter: Parameter) -> Array:
@@ -524,8 +541,8 @@ def _tensors(call: TapeCall) -> list[tf.Tensor]:
     ]
 
 
-def _spread(call: TapeCall, found: Sequence[tf.Tensor]) -> list[Array | None]:
-    """The gradients of a call, with None where the tape gave none."""
+def spread(call: TapeCall, found: Sequence[tf.Tensor]) -> list[Array | None]:
+    """The gradients of a call as arrays, with None where the tape gave none."""
     rest = iter(found)
     return [
         None if gradient is None or value is None else np.asarray(value, np.float64)
@@ -534,7 +551,7 @@ def _spread(call: TapeCall, found: Sequence[tf.Tensor]) -> list[Array | None]:
     ]
 
 
-def _unique_paths(variables: Sequence[Any]) -> dict[int, str]:
+def unique_paths(variables: Sequence[Any]) -> dict[int, str]:
     """A path for each variable; a path that several share is numbered from the second on."""
     paths: dict[int, str] = {}
     taken: dict[str, int] = {}

@@ -12,7 +12,7 @@ import numpy as np
 from tfcheck._version import __version__
 from tfcheck.errors import ArgumentError, ArgumentTypeError, BackendError, ModelError, rule
 from tfcheck.report import Settings
-from tfcheck.tracing import LossFunction
+from tfcheck.steps import LossFunction
 from tfcheck.verdict import Thresholds
 
 

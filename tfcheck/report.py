@@ -31,6 +31,7 @@ REASONS = (
     "non_finite",
     "stochastic",
     "declared",
+    "unchecked",
 )
 
 

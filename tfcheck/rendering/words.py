@@ -29,6 +29,7 @@ REASON_NAMES = {
     "non_finite": "non-finite",
     "stochastic": "random",
     "declared": "declared",
+    "unchecked": "unchecked",
 }
 
 REASON_SENTENCES = {
@@ -41,6 +42,7 @@ REASON_SENTENCES = {
     "non_finite": "NaN or infinity in the loss or the gradient.",
     "stochastic": "The loss is random here: two evaluations at one point differ.",
     "declared": "Declared as an expected mismatch, so it does not count.",
+    "unchecked": "It could not be checked; the notes say why.",
 }
 
 HOW_TO_READ = (

@@ -1,0 +1,233 @@
+"""Steps that no float64 graph can stand for: run eagerly, in the precision they train in.
+
+A step that calls `.numpy()`, branches on values in Python, or holds its tapes in loops cannot be
+traced. It is run as it is, again and again, with variables moved and put back, so its loss is only
+known to the training precision; steps and error bars follow from that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcheck.batch import Batch
+from tfcheck.directions import gaussian, generator, scale_of
+from tfcheck.errors import ModelError, TfcheckError, TraceError, received
+from tfcheck.graph_functions import weighted_total
+from tfcheck.internals import live_variable, sublayers
+from tfcheck.listening import (
+    EagerCall,
+    Recording,
+    TapeCall,
+    is_variable,
+    listening,
+    noting_layers,
+)
+from tfcheck.objective import NUDGE, Base, Objective, Parameter, spread, unique_paths
+from tfcheck.silence import dropout_off
+from tfcheck.steps import Step
+from tfcheck.tracing import explain, functions_written_out, require_tape
+from tfcheck.unchanged import held_variables, unchanged, variables_kept
+
+_BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
+_FIRST_STEPS = {"float64": None, "float32": 2.0**-7, "float16": 2.0**-3, "bfloat16": 2.0**-3}
+
+
+class EagerObjective(Objective):
+    """A step that can be evaluated at any point by running it there.
+
+    A point is the tensors of the batch, then the values of the variables that tapes differentiate.
+
+    Args:
+        step: the step.
+        batch: the debug batch.
+        why: why no graph stands for it.
+
+    Raises:
+        BatchError: if the model rejects the batch.
+        TraceError: if the step raises, or differentiates no variable.
+    """
+
+    def __init__(self, step: Step, batch: Batch, why: Exception) -> None:
+        self._step = step
+        self._batch = batch
+        self.source = step.source
+        self.lowest = self.precision = _lowest_precision(step.owner)
+        self.first_step = _FIRST_STEPS[self.precision]
+        self.evaluations = 0
+        self.islands = self.random_ops = ()
+        self.layer_calls = ()
+        why_not = f"No float64 graph stands for this step ({received(why)})."
+        how = f"It was run eagerly in {self.precision}, with the error bars of that."
+        self.notes = (f"{why_not} {how}",)
+        recording = self._listen(batch)
+        require_tape(recording, step)
+        calls = recording.tape_calls
+        self.steps = len(calls)
+        self.draws = (False,) * self.steps
+        self._applied = list(recording.applied)
+        sources = [source for call in calls for source in call.sources if is_variable(source)]
+        live = {id(live_variable(source)): live_variable(source) for source in sources}
+        self._variables = list(live.values())
+        moving = [*self._variables, *(batch.tensors[i] for i in self._float_inputs())]
+        self.bits = min(_BITS.get(value.dtype.name, 53) for value in moving)
+        self.raw_variables = tuple(v for v in held_variables(step.owner) if v.trainable)
+        self._find(calls, unique_paths(sources))
+
+    def _find(self, calls: Sequence[TapeCall], paths: dict[int, str]) -> None:
+        """List what the tapes differentiate: variables, or for a layer its float inputs."""
+        count = len(self._batch.tensors)
+        position_of = {id(v): count + number for number, v in enumerate(self._variables)}
+        parameters = []
+        for loss, call in enumerate(calls):
+            inputs = iter(self._float_inputs())
+            for number, source in enumerate(call.sources):
+                if is_variable(source):
+                    position = position_of[id(live_variable(source))]
+                    path = paths[id(source)]
+                else:
+                    position, path = next(inputs), call.names[number]
+                parameters.append(Parameter(source, path, loss, (position,)))
+        self.parameters = tuple(parameters)
+
+    def _float_inputs(self) -> list[int]:
+        """Positions of the batch's plain float tensors among all its tensors."""
+        positions, position = [], 0
+        for leaf in tf.nest.flatten(self._batch.structure):
+            if isinstance(leaf, tf.Tensor) and leaf.dtype.is_floating:
+                positions.append(position)
+            position += (
+                len(tf.nest.flatten(leaf, expand_composites=True)) if leaf is not None else 0
+            )
+        return positions
+
+    # -- running the step --------------------------------------------------------------------
+
+    def _listen(self, batch: Batch) -> Recording:
+        recording = Recording()
+        owner = self._step.owner
+        with (
+            unchanged(owner),
+            variables_kept(owner),
+            dropout_off(owner),
+            listening(recording),
+            functions_written_out(),
+        ):
+            try:
+                self._step.run(batch.structure, recording)
+            except (TraceError, ModelError):
+                raise
+            except Exception as error:
+                raise explain(error, batch, self.source) from error
+        return recording
+
+    def _listen_at(self, inputs: Sequence[Any]) -> Recording:
+        count = len(self._batch.tensors)
+        tensors = [
+            tf.cast(value, before.dtype)
+            for value, before in zip(inputs[:count], self._batch.tensors, strict=True)
+        ]
+        with self._moved(inputs[count:]):
+            return self._listen(Batch(self._batch.pack(tensors), self._batch.size))
+
+    @contextlib.contextmanager
+    def _moved(self, values: Sequence[Any]) -> Iterator[None]:
+        """The variables at other values."""
+        before = [tf.identity(variable) for variable in self._variables]
+        try:
+            for variable, value in zip(self._variables, values, strict=True):
+                variable.assign(tf.cast(value, variable.dtype))
+            yield
+        finally:
+            for variable, value in zip(self._variables, before, strict=True):
+                variable.assign(value)
+
+    def at(self, batch: Batch) -> Base:
+        """Run the step where the model stands now, on a batch."""
+        self._batch = batch
+        values = [*batch.tensors, *self._variables]
+        inputs = tuple(
+            tf.cast(value, tf.float64) if value.dtype.is_floating else tf.convert_to_tensor(value)
+            for value in values
+        )
+        return self._base(inputs, self._listen_at(inputs))
+
+    def _base(self, inputs: tuple[Any, ...], recording: Recording) -> Base:
+        losses = tuple(map(_value, recording.tape_calls))
+        before = {scaled.ref(): loss for scaled, loss in recording.loss_scales}
+        return Base(
+            inputs=inputs,
+            losses=losses,
+            losses_as_trained=losses,
+            scales=tuple(
+                _scale(call, loss, before)
+                for call, loss in zip(recording.tape_calls, losses, strict=True)
+            ),
+            gradients=tuple(
+                gradient
+                for call in recording.tape_calls
+                for gradient in spread(call, [g for g in call.gradients if g is not None])
+            ),
+            errors=tuple(call.error for call in recording.tape_calls),
+            applied=tuple(np.asarray(a.gradient, np.float64) for a in recording.applied),
+        )
+
+    def nudged(self, base: Base, loss: int, seed: int) -> Base:
+        """All that one loss is differentiated with respect to moves a little at random."""
+        inputs = list(base.inputs)
+        for parameter in self.parameters:
+            if parameter.loss == loss:
+                (position,) = parameter.inputs
+                value = self.value(base, parameter)
+                rng = generator(seed, parameter.path, "nudge")
+                change = NUDGE * gaussian(rng, value.shape, scale_of(value))
+                inputs[position] = tf.constant(value + change)
+        found = self._base(tuple(inputs), self._listen_at(inputs))
+        # What the training precision made of the point is where the gradients were taken.
+        return replace(found, inputs=self._rounded(inputs))
+
+    def _rounded(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        dtypes = [value.dtype for value in (*self._batch.tensors, *self._variables)]
+        return tuple(
+            tf.cast(tf.cast(value, dtype), value.dtype)
+            for value, dtype in zip(inputs, dtypes, strict=True)
+        )
+
+    def loss(self, index: int, inputs: Sequence[Any]) -> float:
+        """Value of one loss at a point, in the training precision."""
+        self.evaluations += 1
+        try:
+            calls = self._listen_at(inputs).tape_calls
+        except TfcheckError:
+            return float("nan")
+        return _value(calls[index]) if len(calls) == self.steps else float("nan")
+
+    def calls_of_layers(self, batch: Batch) -> list[EagerCall]:
+        """The calls of layers that the step makes, inner ones first."""
+        calls: list[EagerCall] = []
+        with noting_layers(calls):
+            self._listen(batch)
+        return calls
+
+
+def _value(call: TapeCall) -> float:
+    return float(weighted_total(call.targets, call.output_gradients))
+
+
+def _scale(call: TapeCall, loss: float, before: dict[Any, Any]) -> float:
+    """The loss scale inside a tape's target, 1 where there is none."""
+    unscaled = before.get(call.targets[0].ref())
+    if unscaled is None or not float(unscaled):
+        return 1.0
+    return loss / float(unscaled)
+
+
+def _lowest_precision(owner: keras.Layer) -> str:
+    dtypes = {layer.compute_dtype for layer in sublayers(owner)}
+    return next(name for name in reversed(_BITS) if name in dtypes or name == "float64")

@@ -1,0 +1,163 @@
+"""What is differentiated: a model's training step, a loss of one's own, or a layer alone.
+
+Each is a function of the batch that runs with everything listened to, in a graph or eagerly.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfcheck.batch import Batch
+from tfcheck.errors import TraceError
+from tfcheck.internals import copy_mask, recorded_losses, sublayers
+from tfcheck.listening import EagerCall, Recording, cut, differentiated, is_float
+
+LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to differentiate.
+
+    Attributes:
+        owner: the model or layer that it belongs to.
+        source: `"train_step"`, `"loss_fn"`, `"compute_loss"` or `"layer"`.
+        run: `run(data, recording)` does it once, on the `data` of a `train_step` or the arguments
+            of a layer's call; the recording is the one that listens.
+    """
+
+    owner: keras.Layer
+    source: str
+    run: Callable[[Any, Recording], None]
+
+    @property
+    def own(self) -> bool:
+        """Whether this is a `train_step` of the user's own."""
+        if self.source != "train_step":
+            return False
+        return type(self.owner).train_step is not keras.Model.train_step
+
+
+def model_step(
+    model: keras.Model, *, loss_fn: LossFunction | None = None, phase: str = "train"
+) -> Step:
+    """The step of a model that is to be checked.
+
+    Args:
+        model: a built Keras model; compiled unless `loss_fn` is given.
+        loss_fn: replaces the train step: `loss_fn(model, x, y, sample_weight)` gives the loss.
+            Defaults to None.
+        phase: `"train"` (the default) is the model's own `train_step`; `"inference"` is
+            `compute_loss` of the model called with `training=False`.
+    """
+    if loss_fn is not None:
+        return Step(model, "loss_fn", _of_loss_fn(model, loss_fn))
+    if phase == "train":
+        # A train_step under @tf.function is inlined: its tensors must belong to the traced graph.
+        train = getattr(model.train_step, "python_function", model.train_step)
+        return Step(model, "train_step", lambda data, _recording: train(data))
+    return Step(model, "compute_loss", _of_inference(model))
+
+
+def _of_loss_fn(model: keras.Model, loss_fn: LossFunction) -> Callable[[Any, Recording], None]:
+    def run(data: Any, _recording: Recording) -> None:
+        with tf.GradientTape() as tape:
+            loss = loss_fn(model, *keras.utils.unpack_x_y_sample_weight(data))
+        if not tf.is_tensor(loss) or loss.shape.rank != 0:
+            raise TraceError(
+                "loss_fn must return a scalar tensor. Received: "
+                f"{getattr(loss, 'shape', type(loss).__name__)}. Reduce the loss, for example by "
+                "its mean."
+            )
+        tape.gradient(loss, model.trainable_variables)
+
+    return run
+
+
+def _of_inference(model: keras.Model) -> Callable[[Any, Recording], None]:
+    def run(data: Any, _recording: Recording) -> None:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            y_pred = model(x, training=False)
+            loss = model.compute_loss(
+                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False
+            )
+        tape.gradient(loss, model.trainable_variables)
+
+    return run
+
+
+def layer_step(layer: keras.Layer, call: Callable[[Any], Any]) -> Step:
+    """One call of a built layer, differentiated by itself.
+
+    Its outputs, and losses that it adds, are weighted at random; they are differentiated with
+    respect to the float inputs and the trainable variables.
+
+    Args:
+        layer: a built layer.
+        call: calls it on the arguments it is given.
+    """
+
+    def run(data: Any, recording: Recording) -> None:
+        inputs: list[tf.Tensor] = []
+        arguments = tf.nest.map_structure(lambda leaf: cut(leaf, inputs), data)
+        before = {id(loss) for part in sublayers(layer) for loss in recorded_losses(part)[0]}
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = call(arguments)
+        losses = [loss for part in sublayers(layer) for loss in recorded_losses(part)[0]]
+        added = [loss for loss in losses if id(loss) not in before]
+        targets = [leaf for leaf in (*tf.nest.flatten(outputs), *added) if is_float(leaf)]
+        sources = [*inputs, *layer.trainable_variables]
+        if not targets or not sources:
+            raise TraceError(
+                "A layer must have a float output, and a float input or a trainable variable. "
+                f"Received: {type(layer).__name__!r} without. Check a layer that is differentiated."
+            )
+        path = layer.path or layer.name
+        names = [
+            f"{path}/input" if len(inputs) == 1 else f"{path}/input_{position}"
+            for position in range(len(inputs))
+        ]
+        names += [variable.path for variable in layer.trainable_variables]
+        recording.tape_calls[:] = [differentiated(tape, targets, sources, names)]
+
+    return Step(layer, "layer", run)
+
+
+def repeated_call(call: EagerCall) -> tuple[Step, Batch]:
+    """A call that was made once, to be made again: as a step, and the tensors it was given.
+
+    Args:
+        call: the call.
+    """
+    leaves = tf.nest.flatten(call.arguments)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, tf.Tensor)]
+
+    def again(given: Any) -> Any:
+        rest = iter(given)
+        filled = [next(rest) if isinstance(leaf, tf.Tensor) else leaf for leaf in leaves]
+        for leaf, new in zip(leaves, filled, strict=True):
+            copy_mask(leaf, new)
+        args, kwargs = tf.nest.pack_sequence_as(call.arguments, filled)
+        return call.layer(*args, **kwargs)
+
+    return layer_step(call.layer, again), Batch(tuple(tensors), None)
+
+
+def plain_call(layer: keras.Layer, phase: str) -> Callable[[Any], Any]:
+    """A call of a layer with positional arguments alone.
+
+    Args:
+        layer: the layer.
+        phase: `"train"` or `"inference"`: the call's `training`, where it takes one.
+    """
+    parameters = inspect.signature(layer.call).parameters
+    options = {"training": phase == "train"} if "training" in parameters else {}
+    return lambda arguments: layer(*arguments, **options)
