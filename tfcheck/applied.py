@@ -1,78 +1,272 @@
-"""What the optimizer was given, against what the tape found.
+"""What the optimizer was given, against what the tapes found.
 
-A gradient that is right on the tape can still be handed over with the wrong variable or the wrong
-sign. Clipping, scaling by a positive factor and whatever else keeps the sign of every entry is a
-choice of the training step and no mistake.
+A gradient that is right on the tape can still be handed over with the wrong variable, the wrong
+sign or the wrong size, or not at all. Clipping and whatever else depends on the gradient's size is
+a choice of the training step; a factor that stays the same wherever the model stands is not, unless
+it undoes a factor of the loss, or averages over several tapes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from tfcheck.directions import Array
+from tfcheck.judge import Judgement
 from tfcheck.objective import Base, Objective
+from tfcheck.verdict import Verdict
 
-_SAME = 1e-6
+SAME = {"float64": 1e-6, "float32": 1e-3, "float16": 5e-2, "bfloat16": 5e-2}
+"""How far gradients that count as the same may be apart, by the precision of the objective."""
 
 
-def misapplied(objective: Objective, base: Base) -> dict[str, str]:
-    """The variables that an optimizer was given a wrong gradient for, each with a sentence.
+@dataclass(frozen=True)
+class Handed:
+    """One variable: what the tapes found for it, and what it is updated with.
+
+    Attributes:
+        tapes: the gradient of each tape that gave one, its loss scale undone.
+        applied: what an optimizer was given, its loss scale undone, or what the step itself
+            subtracts from the variable; None where there is nothing of the kind, or several.
+        received: whether the variable is updated with anything.
+        times: how often an optimizer was given the same.
+        divisor: what the optimizer divides gradients by.
+        by_hand: whether the step subtracts `applied` itself.
+    """
+
+    tapes: tuple[Array, ...]
+    applied: Array | None
+    received: bool
+    times: int = 1
+    divisor: float = 1.0
+    by_hand: bool = False
+
+    @property
+    def total(self) -> Array:
+        """The sum over the tapes."""
+        return np.asarray(sum(self.tapes))
+
+    def is_as_found(self, tolerance: float) -> bool:
+        """Whether it is what a tape found, or the sum or the mean over the tapes."""
+        if self.applied is None:
+            return True
+        candidates = [*self.tapes, self.total, self.total / len(self.tapes)]
+        return any(same(self.applied, candidate, tolerance) for candidate in candidates)
+
+    def factor(self, tolerance: float) -> float | None:
+        """By what factor the sum over the tapes was multiplied; None where it is no multiple."""
+        if self.applied is None or self.applied.shape != self.total.shape:
+            return None
+        square = float(np.vdot(self.total, self.total))
+        if not square > 0:
+            return None
+        factor = float(np.vdot(self.applied, self.total)) / square
+        return factor if same(self.applied, factor * self.total, tolerance) else None
+
+
+def handed_over(objective: Objective, base: Base) -> dict[str, Handed]:
+    """For each variable that a tape differentiates, by path, what became of its gradient.
 
     Args:
         objective: the training step.
         base: the point.
+    """
+    tapes: dict[str, list[Array]] = {}
+    for parameter, gradient in zip(objective.parameters, base.gradients, strict=True):
+        if parameter.loss < objective.steps and gradient is not None and not parameter.within:
+            unscaled = gradient / base.scales[parameter.loss]
+            tapes.setdefault(parameter.path, []).append(unscaled)
+    applied = objective.applied_at(base)
+    assigned = objective.assigned_at(base)
+    received = {p.path for p in objective.parameters if id(p.variable) in objective.received}
+    return {
+        path: _handed(tuple(found), applied.get(path, []), assigned.get(path, []), path in received)
+        for path, found in tapes.items()
+    }
+
+
+def _handed(
+    tapes: tuple[Array, ...],
+    applied: list[tuple[Array, float]],
+    assigned: list[Array],
+    received: bool,
+) -> Handed:
+    """What became of one variable's gradient."""
+    if not applied:
+        once = assigned[0] if len(assigned) == 1 and not received else None
+        return Handed(tapes, once, received or bool(assigned), by_hand=True)
+    given, divisor = applied[0]
+    if all(same(given, again, 1e-12) for again, _ in applied):
+        return Handed(tapes, given / divisor, True, len(applied), divisor)
+    return Handed(tapes, None, True, divisor=divisor)
+
+
+def misapplied(
+    objective: Objective, base: Base, aside: Callable[[], Base | None], *, scaled_back: bool = False
+) -> dict[str, Judgement]:
+    """The variables that an optimizer was given a wrong gradient for, or none.
+
+    Args:
+        objective: the training step.
+        base: the point.
+        aside: gives another point, where gradients have other sizes; None where it cannot.
+        scaled_back: whether constant factors are known to undo those of the loss. Defaults to
+            False.
 
     Returns:
-        By path; empty where every gradient that was applied belongs to its variable.
+        A judgement by path; empty where every gradient that was applied belongs to its variable.
     """
-    tape = _by_path(objective, base)
-    found = {}
-    for path, gradient in objective.applied_at(base).items():
-        own = tape.get(path)
-        if own is None or gradient.shape != own.shape or not np.any(gradient):
+    if not objective.received and not objective.updates:
+        return {}
+    here = handed_over(objective, base)
+    tolerance = SAME[objective.precision]
+    found: dict[str, Judgement] = {}
+    scaled: dict[str, float] = {}
+    for path, handed in here.items():
+        if not handed.received:
+            if objective.updates and np.any(handed.total):
+                found[path] = Judgement(Verdict.SUSPECT, "misapplied", _NOT_RECEIVED)
             continue
-        if np.all(gradient * own >= 0):
+        if handed.times > len(handed.tapes) and np.any(handed.total):
+            found[path] = _wrong(f"The optimizer gets this gradient {handed.times} times.")
             continue
-        other = _owner(gradient, path, tape)
-        if other is not None:
-            found[path] = f"The optimizer gets the gradient of {other} for this variable."
-        elif own.ndim == 2 and own.shape == own.T.shape and _proportional(gradient, own.T, 1.0):
-            found[path] = "The optimizer gets this variable's gradient transposed."
-        elif _proportional(gradient, own, -1.0):
-            found[path] = "The optimizer gets this variable's gradient with the opposite sign."
+        if handed.is_as_found(tolerance) or not np.any(handed.total):
+            continue
+        factor = handed.factor(tolerance)
+        note = _someone_elses(path, handed, factor, here, tolerance)
+        if note:
+            found[path] = _wrong(note)
+        elif factor is not None and not handed.by_hand:
+            scaled[path] = factor
+    hidden = any(handed.received and handed.applied is None for handed in here.values())
+    if objective.dropped and not hidden:
+        found = {**_forgotten(objective, base), **found}
+    if not scaled_back:
+        found |= _constantly(scaled, objective, base, aside)
     return found
 
 
-def _by_path(objective: Objective, base: Base) -> dict[str, Array]:
-    """The tape's gradient of each variable that exactly one tape differentiates."""
-    found: dict[str, Array] = {}
-    several = set()
-    for parameter, gradient in zip(objective.parameters, base.gradients, strict=True):
-        if parameter.loss >= objective.steps or gradient is None:
+def _forgotten(objective: Objective, base: Base) -> dict[str, Judgement]:
+    """The variables for which a tape finds a gradient that nothing makes use of."""
+    return {
+        parameter.path: Judgement(Verdict.SUSPECT, "misapplied", _NOT_USED)
+        for parameter, gradient in zip(objective.parameters, base.gradients, strict=True)
+        if parameter.loss in objective.dropped and gradient is not None and np.any(gradient)
+    }
+
+
+_NOT_USED = (
+    "The gradient that a tape finds for this variable is made no use of: the optimizer receives "
+    "another one."
+)
+_NOT_RECEIVED = (
+    "A tape finds a gradient for this variable, but no optimizer receives it, so that the variable "
+    "stays as it is."
+)
+_NEVER_SCALED = (
+    "The optimizer divides gradients by its loss scale of {:g}, but the loss was not scaled by "
+    "that. Call optimizer.scale_loss."
+)
+
+
+def _wrong(note: str) -> Judgement:
+    return Judgement(Verdict.FAIL, "misapplied", note)
+
+
+def _someone_elses(
+    path: str,
+    handed: Handed,
+    factor: float | None,
+    everyone: Mapping[str, Handed],
+    tolerance: float,
+) -> str:
+    """How a gradient that is not the variable's own came about, `""` if that is not known."""
+    applied, own = handed.applied, handed.total
+    if applied is None or applied.shape != own.shape:
+        return ""
+    if not np.any(applied):
+        return "The optimizer gets zeros for this variable, whose gradient is not zero."
+    own_multiple = factor is not None and factor > 0 and applied.size >= _TELLING
+    if own_multiple:
+        return ""
+    others = {
+        other: candidate
+        for other, entry in everyone.items()
+        if other != path
+        for candidate in (*entry.tapes, entry.total)
+        if candidate.shape == applied.shape and np.any(candidate)
+    }
+    for other, candidate in others.items():
+        if _is_multiple(applied, candidate, tolerance):
+            return f"The optimizer gets the gradient of {other} for this variable."
+    if factor is not None and factor < 0:
+        return "The optimizer gets this variable's gradient with the opposite sign."
+    if own.ndim == 2 and own.shape == own.T.shape and _is_multiple(applied, own.T, tolerance):
+        return "The optimizer gets this variable's gradient transposed."
+    if applied.size >= _TELLING and same(np.sort(applied.ravel()), np.sort(own.ravel()), tolerance):
+        return "The optimizer gets the entries of this variable's gradient in another order."
+    for other, candidate in others.items():
+        if applied.size >= _TELLING and _is_multiple(applied - own, candidate, tolerance):
+            return f"The optimizer gets the gradient of {other} added to this variable's own."
+    return ""
+
+
+_TELLING = 4
+"""Arrays of fewer entries are multiples of each other too easily."""
+
+
+def _constantly(
+    scaled: Mapping[str, float],
+    objective: Objective,
+    base: Base,
+    aside: Callable[[], Base | None],
+) -> dict[str, Judgement]:
+    """Those of the scaled gradients that are scaled alike wherever the model stands."""
+    tolerance = SAME[objective.precision]
+    elsewhere = aside() if scaled else None
+    if elsewhere is None:
+        return {}
+    there = handed_over(objective, elsewhere)
+    found = {}
+    for path, factor in scaled.items():
+        again = there[path].factor(tolerance) if path in there else None
+        if again is None or abs(again - factor) > tolerance * abs(factor):
             continue
-        if parameter.path in found:
-            several.add(parameter.path)
-        found[parameter.path] = gradient
-    return {path: gradient for path, gradient in found.items() if path not in several}
+        undone = (
+            same_number(factor * weight, 1.0)
+            for parameter in objective.parameters
+            if parameter.path == path and parameter.loss < objective.steps
+            for weight in base.factors_of(parameter)
+        )
+        if any(undone):
+            continue
+        scale = there[path].divisor
+        if scale != 1 and same_number(factor * scale, 1.0):
+            found[path] = _wrong(_NEVER_SCALED.format(scale))
+        else:
+            found[path] = _wrong(f"The optimizer gets {factor:.4g} times this variable's gradient.")
+    return found
 
 
-def _owner(gradient: Array, path: str, tape: Mapping[str, Array]) -> str | None:
-    """The other variable whose gradient this is, if it is one's."""
-    return next(
-        (
-            other
-            for other, candidate in tape.items()
-            if other != path
-            and candidate.shape == gradient.shape
-            and _proportional(gradient, candidate, 1.0)
-        ),
-        None,
-    )
+def same(one: Array, other: Array, tolerance: float) -> bool:
+    """Whether two arrays are equal, up to a part of the larger norm."""
+    if one.shape != other.shape:
+        return False
+    largest = max(float(np.linalg.norm(one)), float(np.linalg.norm(other)))
+    return float(np.linalg.norm(one - other)) <= tolerance * largest
 
 
-def _proportional(one: Array, other: Array, sign: float) -> bool:
-    """Whether one gradient is a multiple of another, of the given sign."""
-    norms = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return norms > 0 and sign * float(np.vdot(one, other)) > (1 - _SAME) * norms
+def same_number(one: float, other: float) -> bool:
+    """Whether two numbers agree to float32 rounding."""
+    return abs(one - other) <= 1e-5 * max(abs(one), abs(other))
+
+
+def _is_multiple(one: Array, other: Array, tolerance: float) -> bool:
+    """Whether an array is a positive multiple of another; the same, where it has few entries."""
+    if one.size < _TELLING:
+        return same(one, other, tolerance)
+    square = float(np.vdot(other, other))
+    factor = float(np.vdot(one, other)) / square if square else 0.0
+    return factor > 0 and same(one, factor * other, tolerance)

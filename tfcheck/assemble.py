@@ -11,8 +11,10 @@ import keras
 
 from tfcheck.examine import Finding, parity, some
 from tfcheck.internals import live_variable
+from tfcheck.judge import Judgement
 from tfcheck.objective import Base, Objective
 from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary, VariableReport
+from tfcheck.unchanged import held_variables
 from tfcheck.verdict import Verdict, worst
 
 
@@ -66,6 +68,20 @@ def assemble(findings: Sequence[Finding], declared: Set[str], **fields: Any) -> 
 
 def unchecked(model: keras.Layer) -> list[Finding]:
     """Findings for a model that cannot be checked at all: every variable stays open."""
+    return _open(model.trainable_variables, "unchecked")
+
+
+def never_trained(model: keras.Layer) -> list[Finding]:
+    """Findings for a model whose training step trains nothing at all."""
+    note = "The training step finds no gradient for any variable, and changes none."
+    return [
+        replace(finding, report=replace(finding.report, verdict=Verdict.FAIL, note=note))
+        for finding in _open(model.trainable_variables, "untrained")
+    ]
+
+
+def _open(variables: Iterable[Any], reason: str) -> list[Finding]:
+    """Findings for variables of which nothing was measured."""
     return [
         Finding(
             VariableReport(
@@ -74,22 +90,53 @@ def unchecked(model: keras.Layer) -> list[Finding]:
                 shape=tuple(variable.shape),
                 score=math.nan,
                 verdict=Verdict.INCONCLUSIVE,
-                reason="unchecked",
+                reason=reason,
                 analytic_norm=math.nan,
                 numerical_norm=math.nan,
                 error_bar=math.nan,
             )
         )
-        for variable in model.trainable_variables
+        for variable in variables
     ]
 
 
-def blame(finding: Finding, misapplied: Mapping[str, str]) -> Finding:
-    """Fail a variable that the optimizer was given a wrong gradient for."""
-    note = misapplied.get(finding.report.path)
-    if note is None:
+OF_THE_STEP = ("misapplied", "other_loss", "untrained")
+"""Reasons that have to do with the training step, not with a derivative."""
+
+
+def blame(finding: Finding, objections: Mapping[str, Judgement]) -> Finding:
+    """Judge a variable again where something speaks against how its gradient is used.
+
+    Args:
+        finding: the finding for a variable.
+        objections: what speaks against it, by the variable's path.
+    """
+    objection = objections.get(finding.report.path)
+    if objection is None or objection.verdict.severity <= finding.report.verdict.severity:
         return finding
-    return replace(finding, report=replace(finding.report, verdict=Verdict.FAIL, note=note))
+    return replace(
+        finding,
+        report=replace(
+            finding.report,
+            verdict=objection.verdict,
+            reason=objection.reason,
+            note=objection.note,
+        ),
+    )
+
+
+def untrained(objective: Objective) -> list[Finding]:
+    """Findings for variables in the middle of the step that no tape is asked for."""
+    asked = {id(parameter.variable) for parameter in objective.parameters}
+    left_out = [variable for variable in objective.left_out if id(variable) not in asked]
+    note = (
+        "A tape's loss depends on this variable, but no tape is asked for its gradient, so that it "
+        "stays as it is. Where that is meant, set trainable = False."
+    )
+    return [
+        replace(finding, report=replace(finding.report, verdict=Verdict.SUSPECT, note=note))
+        for finding in _open(left_out, "untrained")
+    ]
 
 
 def _declare(finding: Finding) -> Finding:
@@ -107,7 +154,8 @@ def _joint_score(findings: Iterable[Finding]) -> float:
 
     Variables whose gradients are too small to be seen add nothing to either norm.
     """
-    seen = [finding for finding in findings if finding.report.reason != "below_resolution"]
+    unseen = ("below_resolution", "untrained")
+    seen = [finding for finding in findings if finding.report.reason not in unseen]
     if not seen:
         return math.nan
     gap = sum(finding.gap_square for finding in seen)
@@ -133,7 +181,8 @@ def untouched_notes(model: keras.Model, objective: Objective) -> tuple[str, ...]
     missed = [variable.path for variable in model.trainable_variables if id(variable) not in seen]
     known = {id(live_variable(variable)) for variable in model.variables}
     known |= {id(live_variable(parameter.variable)) for parameter in objective.parameters}
-    raw = [variable.name for variable in objective.raw_variables if id(variable) not in known]
+    held = {id(variable) for variable in held_variables(model)} - known
+    raw = [variable.name for variable in objective.raw_variables if id(variable) in held]
     notes = []
     if missed:
         notes.append(f"No tape differentiates {len(missed)} trainable variable(s): {some(missed)}.")

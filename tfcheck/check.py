@@ -12,19 +12,25 @@ import tensorflow as tf
 
 from tfcheck.applied import misapplied
 from tfcheck.assemble import (
+    OF_THE_STEP,
     assemble,
     blame,
     frozen_paths,
+    never_trained,
     summarise_objective,
     unchecked,
     untouched_notes,
+    untrained,
 )
 from tfcheck.batch import Batch, first_batch, layer_inputs
+from tfcheck.compiled_loss import Comparison, compare
+from tfcheck.compiled_step import CompiledStep
 from tfcheck.culprits import Culprits, culprits_among, find_culprits
 from tfcheck.declared import Declared, declared_by
 from tfcheck.eager import EagerObjective
 from tfcheck.errors import BatchError, ModelError, NoTapeError, TfcheckError, TraceError
 from tfcheck.examine import Examination, Finding, Progress
+from tfcheck.judge import Judgement
 from tfcheck.listening import EagerCall
 from tfcheck.objective import Base, Objective
 from tfcheck.preconditions import (
@@ -34,7 +40,14 @@ from tfcheck.preconditions import (
     require_layer,
 )
 from tfcheck.report import GradientReport, ObjectiveSummary, Settings
-from tfcheck.steps import LossFunction, Step, layer_step, model_step, plain_call, repeated_call
+from tfcheck.steps import (
+    LossFunction,
+    Step,
+    layer_step,
+    model_step,
+    plain_call,
+    repeated_call,
+)
 from tfcheck.tracing import build_layer, trace
 from tfcheck.verdict import Thresholds, Verdict
 
@@ -184,6 +197,7 @@ class Checker:
         self.settings = settings
         self._step = step
         self._objectives: dict[Any, Objective] = {}
+        self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
 
     def _key(self, batch: Batch, *, layers: bool) -> Any:
         return (
@@ -283,6 +297,40 @@ class Checker:
         except (TfcheckError, tf.errors.OpError):
             return Culprits()
 
+    def _objections(self, objective: Objective, base: Base, batch: Batch) -> dict[str, Judgement]:
+        """What speaks against how right gradients are used, by the variable's path."""
+        compared = self._comparison(objective, base, batch)
+        seed = self.settings.seed
+        wrongly = misapplied(
+            objective,
+            base,
+            lambda: objective.aside(base, seed),
+            scaled_back=compared.applied_as_compiled,
+        )
+        return {**compared.departures, **wrongly}
+
+    def _comparison(self, objective: Objective, base: Base, batch: Batch) -> Comparison:
+        """How a loss of the user's own compares with the compiled one, where there are both."""
+        if not self._step.own_loss or self.model.loss is None:
+            return Comparison()
+        try:
+            key = self._key(batch, layers=False)
+            if key not in self._compiled:
+                compiled = CompiledStep(self.model)
+                self._compiled[key] = Objective(trace(compiled.step, batch)), compiled.parts
+            traced, parts = self._compiled[key]
+            reference = traced.at(batch)
+            seed = self.settings.seed
+            return compare(
+                objective,
+                traced,
+                parts,
+                (base, reference),
+                lambda: (objective.aside(base, seed), traced.aside(reference, seed)),
+            )
+        except Exception:  # noqa: BLE001 - the batch may not be meant for the compiled loss
+            return Comparison()
+
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
         """Paths of the inputs and variables that are wrong when a layer is called by itself."""
         step, batch = repeated_call(call)
@@ -328,21 +376,31 @@ class Checker:
             examination = self._examination(batch, progress)
         except NoTapeError as error:
             summary = ObjectiveSummary(self._step.source, self.settings.phase)
-            notes = (str(error),)
-            return report(unchecked(self.model), set(), notes=notes, culprits=(), objective=summary)
+            nothing = never_trained(self.model) if error.idle else unchecked(self.model)
+            return report(
+                nothing,
+                set(),
+                notes=(str(error),),
+                culprits=("train_step",) if error.idle else (),
+                objective=summary,
+            )
         objective, base = examination.objective, examination.base
         declared = declared_by(objective, self.settings.expected_mismatch, self.model)
         findings = examination.examine()
-        wrongly = misapplied(objective, base)
         found = self._culprits(objective, batch, findings, declared, progress)
-        culprits = found.paths
-        if wrongly.keys() - declared.variables:
-            culprits = tuple(dict.fromkeys([*culprits, "train_step"]))
-            findings = [blame(finding, wrongly) for finding in findings]
+        objections = self._objections(objective, base, batch)
+        findings = [blame(f, objections) for f in (*findings, *untrained(objective))]
+        culprits, explained = found.paths, declared.variables | found.explained
+        of_the_step = {f.report.path for f in findings if f.report.reason in OF_THE_STEP}
+        whose = "train_step" if self._step.own else "loss"
+        if whose in declared.layers:
+            explained |= of_the_step
+        elif of_the_step - declared.variables:
+            culprits = tuple(dict.fromkeys([*culprits, whose]))
         progress("done", 1, 1)
         return report(
             findings,
-            declared.variables | found.explained,
+            explained,
             culprits=culprits,
             objective=summarise_objective(objective, base, self.settings.phase),
             notes=(*examination.notes, *untouched_notes(self.model, objective)),

@@ -82,9 +82,8 @@ def find_culprits(
     if objective.source == "layer":
         return Culprits((objective.layer_calls[-1].path,), frozenset(explained))
     in_loss = any(suspects.fails(loss) for loss in range(objective.steps, first))
-    return Culprits(
-        ("train_step",) if own_step and not in_loss else ("loss",), frozenset(explained)
-    )
+    in_step = own_step and not (in_loss and objective.uses_loss_objects)
+    return _outside_layers("train_step" if in_step else "loss", declared, failed, explained)
 
 
 def culprits_among(
@@ -131,7 +130,16 @@ def culprits_among(
         return Culprits(explained=frozenset(explained))
     if step.source == "layer":
         return Culprits((step.owner.path or step.owner.name,))
-    return Culprits(("train_step",) if step.own else ("loss",), frozenset(explained))
+    return _outside_layers("train_step" if step.own else "loss", declared, failed, explained)
+
+
+def _outside_layers(
+    where: str, declared: Set[str], failed: Set[str], explained: Set[str]
+) -> Culprits:
+    """No layer fails alone: the fault is in the loss or the step, unless that is declared."""
+    if where in declared:
+        return Culprits(explained=frozenset(explained | failed))
+    return Culprits((where,), frozenset(explained))
 
 
 class _Suspects:

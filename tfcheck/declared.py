@@ -26,7 +26,8 @@ class Declared:
 
     Attributes:
         variables: paths of the variables.
-        layers: paths of the layers.
+        layers: paths of the layers; also `"loss"` and `"train_step"`, for what is wrong outside of
+            them.
     """
 
     variables: frozenset[str] = frozenset()
@@ -37,7 +38,8 @@ def declared_by(objective: Objective, patterns: Sequence[str], model: keras.Laye
     """The variables and layers that the patterns declare; every pattern must match one.
 
     A pattern may leave out the model's own name, which Keras numbers. `"vq/*"` declares the
-    variables of the layer `vq` and the layer itself.
+    variables of the layer `vq` and the layer itself; `"loss"` and `"train_step"` declare what is no
+    derivative outside of all layers.
 
     Args:
         objective: the objective, for the variables' paths.
@@ -52,8 +54,9 @@ def declared_by(objective: Objective, patterns: Sequence[str], model: keras.Laye
     variables = {parameter.path for parameter in objective.parameters if not parameter.within}
     layers = {layer.path or layer.name for layer in sublayers(model) if layer is not model}
     layers |= {path.rsplit("/", 1)[0] for path in variables}
+    outside = {"loss", "train_step"} & set(patterns)
     for pattern in patterns:
-        if not any(_names(pattern, path, model.name) for path in variables | layers):
+        if not any(_names(pattern, path, model.name) for path in variables | layers | outside):
             shown = sorted(layers)[:_SHOWN]
             more = f" and {len(layers) - _SHOWN} more" if len(layers) > _SHOWN else ""
             raise ArgumentError(
@@ -78,7 +81,7 @@ def declared_by(objective: Objective, patterns: Sequence[str], model: keras.Laye
             if path.rsplit("/", 1)[0] in named
             or any(_names(pattern, path, model.name) for pattern in patterns)
         ),
-        layers=named,
+        layers=named | outside,
     )
 
 

@@ -29,7 +29,15 @@ from tfcheck.listening import (
     listening,
     noting_layers,
 )
-from tfcheck.objective import NUDGE, Base, Objective, Parameter, spread, unique_paths
+from tfcheck.objective import (
+    NUDGE,
+    Base,
+    Objective,
+    Parameter,
+    elsewhere,
+    spread,
+    unique_paths,
+)
 from tfcheck.silence import dropout_off
 from tfcheck.steps import Step
 from tfcheck.tracing import explain, functions_written_out, require_tape
@@ -72,6 +80,10 @@ class EagerObjective(Objective):
         self.steps = len(calls)
         self.draws = (False,) * self.steps
         self._applied = list(recording.applied)
+        self.received = frozenset(id(applied.variable) for applied in recording.applied)
+        self.updates = False
+        self.left_out = ()
+        self.dropped = frozenset()
         sources = [source for call in calls for source in call.sources if is_variable(source)]
         live = {id(live_variable(source)): live_variable(source) for source in sources}
         self._variables = list(live.values())
@@ -110,7 +122,7 @@ class EagerObjective(Objective):
     # -- running the step --------------------------------------------------------------------
 
     def _listen(self, batch: Batch) -> Recording:
-        recording = Recording()
+        recording = Recording(expected=self._step.expected)
         owner = self._step.owner
         with (
             unchanged(owner),
@@ -178,6 +190,18 @@ class EagerObjective(Objective):
             applied=tuple(np.asarray(a.gradient, np.float64) for a in recording.applied),
         )
 
+    def aside(self, base: Base, seed: int) -> Base | None:
+        """Losses, gradients and what is applied where everything is a good deal different."""
+        labels = [f"batch {i}" for i in range(len(self._batch.tensors))]
+        labels += [variable.name for variable in self._variables]
+        inputs = [
+            elsewhere(value, seed, label) for value, label in zip(base.inputs, labels, strict=True)
+        ]
+        try:
+            return self._base(tuple(inputs), self._listen_at(inputs))
+        except TfcheckError:
+            return None
+
     def nudged(self, base: Base, loss: int, seed: int) -> Base:
         """All that one loss is differentiated with respect to moves a little at random."""
         inputs = list(base.inputs)
@@ -207,6 +231,10 @@ class EagerObjective(Objective):
         except TfcheckError:
             return float("nan")
         return _value(calls[index]) if len(calls) == self.steps else float("nan")
+
+    def loss_uncut(self, index: int, inputs: Sequence[Any]) -> float:
+        """The same as `loss`: a run assigns what it assigns."""
+        return self.loss(index, inputs)
 
     def calls_of_layers(self, batch: Batch) -> list[EagerCall]:
         """The calls of layers that the step makes, inner ones first."""

@@ -38,7 +38,15 @@ class TraceError(TfcheckError, RuntimeError):
 
 
 class NoTapeError(TraceError):
-    """The training step differentiates nothing with a tape, so that there is nothing to check."""
+    """The training step differentiates nothing with a tape, so that there is nothing to check.
+
+    Attributes:
+        idle: whether it changes no trainable variable in another way, either.
+    """
+
+    def __init__(self, message: str, *, idle: bool = False) -> None:
+        super().__init__(message)
+        self.idle = idle
 
 
 class ParityError(TfcheckError, RuntimeError):

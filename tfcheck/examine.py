@@ -25,6 +25,7 @@ from tfcheck.measure import (
     measure_coordinate,
     measure_directions,
     measure_every_coordinate,
+    only_jumps,
 )
 from tfcheck.objective import Base, Objective, Parameter
 from tfcheck.report import Coordinate, Settings, VariableReport
@@ -51,6 +52,12 @@ _FINE_SPACING, _COARSE_SPACING = 2.0**-36, 2.0**-14
 """Where noise is looked for: far below any structure, unless float32 islands see no such change."""
 _QUIET = 1e-6
 """Where all gradients of a loss are smaller than this part of it, that part stands in for them."""
+
+
+_JUMPS = (
+    "The tape's gradient is zero throughout, and the loss depends on this variable in jumps alone: "
+    "something on the way (a sign, a comparison, a rounding) has no slope to train by."
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ class Examination:
         self._natural = [self._natural_size(loss) for loss in range(objective.steps)]
         self._localised = 0
         self._looks = 0
+        self._tried_jumps = 0
         self._loudest = [self._loudest_of(loss) for loss in range(len(base.losses))]
 
     @property
@@ -327,13 +335,20 @@ class Examination:
         if measurement is None:
             measurement = self._measure(target, advance)
         if gradient is None:
-            dependent = depends(target, self.settings.seed)
+            uncut = self.objective.along(self.base, parameter, uncut=True)
+            dependent = depends(target, self.settings.seed) or depends(
+                replace(target, displaced=uncut), self.settings.seed
+            )
             raised = self.base.errors[parameter.loss]
             judgement = judge_missing(measurement, dependent, raised)
         else:
             judgement = judge_measurement(measurement, thresholds, loudest, target.scale)
             if judgement.verdict is not Verdict.PASS:
                 judgement, measurement = self._second_look(position, judgement, measurement)
+            elif not np.any(gradient) and self._tried_jumps < _MOST_LOCALISED:
+                self._tried_jumps += 1
+                if only_jumps(target, self.settings.seed):
+                    judgement = Judgement(Verdict.FAIL, "blocked", _JUMPS)
         if judgement.verdict is Verdict.PASS and not judgement.reason and self._draws(parameter):
             judgement = replace(judgement, reason="stochastic")
         return self._finding(target, parameter, measurement, judgement, scale)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -28,6 +28,7 @@ class TapeCall:
         gradients: the gradient of each as a dense tensor, or None where the tape gave None.
         error: what the tape raised instead of giving gradients, `""` where it did not.
         names: a name for each source that is a tensor of the graph; empty where they need none.
+        weights: scalars that the target was multiplied with or divided by.
     """
 
     targets: tuple[tf.Tensor, ...]
@@ -36,6 +37,7 @@ class TapeCall:
     gradients: tuple[tf.Tensor | None, ...]
     error: str = ""
     names: tuple[str, ...] = ()
+    weights: tuple[tf.Tensor, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,7 @@ class Applied:
 
     gradient: tf.Tensor
     variable: Any
+    optimizer: Any
 
 
 @dataclass
@@ -72,6 +75,9 @@ class Recording:
         layer_calls: the layers' calls, inner ones before those they were made in.
         applied: what the optimizers were given.
         loss_scales: scaled losses, each with the loss before.
+        expected: variables that the step is expected to differentiate for.
+        uses_loss_objects: whether a `keras.losses.Loss` was called, such as the compiled one.
+        reached: those of them that a tape reaches, by identity, whether or not it was asked.
     """
 
     tape_calls: list[TapeCall] = field(default_factory=list)
@@ -80,7 +86,12 @@ class Recording:
     outputs: list[tf.Tensor] = field(default_factory=list)
     applied: list[Applied] = field(default_factory=list)
     loss_scales: list[tuple[tf.Tensor, tf.Tensor]] = field(default_factory=list)
+    expected: tuple[Any, ...] = ()
+    uses_loss_objects: bool = False
+    reached: dict[int, Any] = field(default_factory=dict)
 
+
+_NONE = tf.UnconnectedGradients.NONE
 
 _lock = threading.RLock()
 
@@ -90,7 +101,7 @@ def listening(recording: Recording) -> Iterator[None]:
     """Record tapes and optimizers while the block runs; optimizers then apply nothing."""
     with _lock, contextlib.ExitStack() as undo:
 
-        def replace(owner: type, name: str, value: Any) -> None:
+        def put(owner: type, name: str, value: Any) -> None:
             if name in vars(owner):
                 undo.callback(setattr, owner, name, vars(owner)[name])
             else:
@@ -98,15 +109,17 @@ def listening(recording: Recording) -> Iterator[None]:
             setattr(owner, name, value)
 
         base = keras.optimizers.Optimizer
-        replace(tf.GradientTape, "gradient", _recorded_gradient(recording))
-        replace(keras.Model, "compute_metrics", lambda *_args, **_kwargs: {})
-        replace(base, "apply", _recorded_apply(recording))
-        for optimizer in _descendants(base):
-            if "apply" in vars(optimizer):
-                replace(optimizer, "apply", _recorded_apply(recording))
+        put(tf.GradientTape, "gradient", _recorded_gradient(recording))
+        put(keras.Model, "compute_metrics", lambda *_args, **_kwargs: {})
+        put(base, "apply", _recorded_apply(recording))
+        put(base, "apply_gradients", _recorded_apply_gradients)
+        put(keras.losses.Loss, "__call__", _noted_loss(recording))
+        for optimizer in (base, *_descendants(base)):
+            if "apply" in vars(optimizer) and optimizer is not base:
+                put(optimizer, "apply", _recorded_apply(recording))
             if "scale_loss" in vars(optimizer):
                 scale_loss = _recorded_scale(recording, vars(optimizer)["scale_loss"])
-                replace(optimizer, "scale_loss", scale_loss)
+                put(optimizer, "scale_loss", scale_loss)
         yield
 
 
@@ -127,12 +140,19 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
         **options: Any,
     ) -> Any:
         outputs = list(recording.outputs)
-        asked = [sources, outputs] if outputs else sources
         flat_sources = tf.nest.flatten(sources)
+        asked = {id(source) for source in flat_sources}
+        connected = options.get("unconnected_gradients", _NONE) in (_NONE, _NONE.value)
+        expected = recording.expected if connected else ()
+        others = [variable for variable in expected if id(variable) not in asked]
         raised = ""
         try:
-            found = original(self, target, asked, output_gradients, **options)
-            result, to_outputs = found if outputs else (found, [])
+            result, to_outputs, to_others = original(
+                self, target, [sources, outputs, others], output_gradients, **options
+            )
+            for variable, gradient in zip(others, to_others, strict=True):
+                if gradient is not None:
+                    recording.reached[id(variable)] = variable
             flat_results = tf.nest.flatten(result, expand_composites=False)
         except Exception as error:  # noqa: BLE001 - a finding; the step goes on with zeros
             raised = what_raised(error)
@@ -151,7 +171,8 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
                 else tuple(tf.nest.flatten(output_gradients))
             )
             variables, gradients = zip(*pairs, strict=True)
-            recording.tape_calls.append(TapeCall(targets, weights, variables, gradients, raised))
+            call = TapeCall(targets, weights, variables, gradients, raised)
+            recording.tape_calls.append(replace(call, weights=_weights_of(targets)))
             reached = [(o, g) for o, g in zip(outputs, to_outputs, strict=True) if g is not None]
             # One call each: an output may be computed from another.
             recording.loss_calls += [
@@ -163,17 +184,59 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
     return gradient
 
 
+def _weights_of(targets: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
+    """The scalars that one target was last multiplied with or divided by, as a loss scale is."""
+    weights: list[tf.Tensor] = []
+    tensor = targets[0] if len(targets) == 1 else None
+    while isinstance(tensor, tf.Tensor) and hasattr(tensor, "graph"):
+        operation = tensor.op
+        if operation.type in ("Identity", "Cast"):
+            (tensor,) = operation.inputs
+        elif operation.type in ("Mul", "RealDiv") and tensor.shape.rank == 0:
+            first, second = operation.inputs
+            one = second if _leads_to_a_loss(first) else first
+            tensor = first if one is second else second
+            weights.append(one)
+        else:
+            break
+    return tuple(weights)
+
+
+def _leads_to_a_loss(tensor: tf.Tensor) -> bool:
+    """Whether a factor is computed in the step, rather than a constant or a variable's value."""
+    while tensor.op.type in ("Identity", "Cast"):
+        (tensor,) = tensor.op.inputs
+    return tensor.op.type not in ("Const", "ReadVariableOp", "Placeholder")
+
+
 def _recorded_apply(recording: Recording) -> Callable[..., None]:
     def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
         # Without variables the gradients are for those the optimizer was built with.
         variables = trainable_variables or getattr(self, "_trainable_variables", ())
         recording.applied += [
-            Applied(tf.convert_to_tensor(gradient), variable)
+            Applied(tf.convert_to_tensor(gradient), variable, self)
             for gradient, variable in zip(grads, variables, strict=False)
             if gradient is not None
         ]
 
     return apply
+
+
+def _recorded_apply_gradients(self: Any, grads_and_vars: Any, **_options: Any) -> None:
+    # Keras's own rejects an empty list, which is what is left where every gradient is None.
+    pairs = list(grads_and_vars)
+    self.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
+
+
+def _noted_loss(recording: Recording) -> Callable[..., Any]:
+    original = vars(keras.losses.Loss)["__call__"]
+
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        recording.uses_loss_objects = True
+        return original(self, *args, **options)
+
+    return call
 
 
 def _recorded_scale(recording: Recording, original: Callable[..., Any]) -> Callable[..., Any]:

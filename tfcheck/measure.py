@@ -361,6 +361,49 @@ def depends(target: Target, seed: int) -> bool:
     )
 
 
+def only_jumps(target: Target, seed: int) -> bool:
+    """Whether the loss depends on a variable in jumps alone, so that no slope says where to go.
+
+    A unit that is switched off, such as a ReLU's, has no slope here either, but some elsewhere.
+    """
+    rng = generator(seed, target.path, "dependence")
+    direction = gaussian(rng, target.value.shape, target.scale)
+    changed = [
+        t
+        for step in _DEPENDENCE_STEPS
+        for t in (step, -step)
+        if target.displaced(t * direction) != target.at_zero
+    ]
+    if not changed:
+        return False
+    for t in changed:
+        here = target.displaced(t * direction)
+        if any(target.displaced(t * (1 + nearby) * direction) != here for nearby in _NEARBY):
+            return False
+    return _jump(lambda t: target.displaced(t * direction), changed[0]) > 0
+
+
+_NEARBY = (1e-6, -1e-6)
+_HALVINGS = 40
+_JUMP_LEFT = 1e-3
+
+
+def _jump(phi: Callable[[float], float], end: float) -> float:
+    """The size of a jump of φ between 0 and `end`, 0 where it gets there without one."""
+    low, high = 0.0, end
+    at_low, at_high = phi(low), phi(high)
+    whole = abs(at_high - at_low)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        at_middle = phi(middle)
+        if abs(at_middle - at_low) >= abs(at_high - at_middle):
+            high, at_high = middle, at_middle
+        else:
+            low, at_low = middle, at_middle
+    left = abs(at_high - at_low)
+    return left if left > _JUMP_LEFT * whole else 0.0
+
+
 def loudest_entries(gradient: Array, count: int) -> list[tuple[int, ...]]:
     """Indices of the entries with the largest magnitude, largest first."""
     order = np.argsort(np.abs(gradient), axis=None)[::-1][:count]

@@ -99,6 +99,29 @@ def downstream(nodes: Iterable[Any], sources: Set[str]) -> set[str]:
     return found
 
 
+def meets(nodes: Sequence[Any], carried: Set[str], others: Set[str]) -> bool:
+    """Whether a value meets, in the first operation that computes with it, what comes from others.
+
+    Args:
+        nodes: the nodes, in program order.
+        carried: names of the nodes that hold the value.
+        others: names of the nodes that the others come from.
+    """
+    from_others = downstream(nodes, others)
+    carriers = set(carried)
+    for node in nodes:
+        inputs = {ref.split(":")[0] for ref in node.input}
+        if inputs & carriers:
+            if inputs & from_others:
+                return True
+            if node.op in _CARRYING:
+                carriers.add(node.name)
+    return False
+
+
+_CARRYING = frozenset({"Identity", "Cast", "Reshape", "ExpandDims"})
+
+
 def reachable(nodes: Mapping[str, Any], wanted: Iterable[str]) -> list[Any]:
     """The nodes that the wanted tensors depend on, in program order."""
     pending = [ref.split(":")[0] for ref in wanted]

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfcheck.batch import Batch
 from tfcheck.directions import gaussian, generator, scale_of
-from tfcheck.errors import BatchError, TraceError, telling_line
+from tfcheck.errors import BatchError, TfcheckError, TraceError, telling_line
 from tfcheck.graph_functions import (
     callable_part,
     import_tensors,
@@ -27,14 +27,17 @@ from tfcheck.graph_functions import (
 )
 from tfcheck.internals import live_variable, variable_dtype
 from tfcheck.listening import Recording, TapeCall, is_variable
-from tfcheck.nodes import reachable
-from tfcheck.promotion import purify
+from tfcheck.nodes import meets, reachable
+from tfcheck.promotion import PureGraph, purify
 from tfcheck.tracing import TracedStep
 
 Array = npt.NDArray[np.float64]
 
 NUDGE = 2.0**-7
 """How far `Objective.nudged` moves the variables, relative to their scale."""
+
+ASIDE = 2.0**-3
+"""By which part `Objective.aside` changes every number: so that gradients change in size, too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,8 @@ class Base:
         gradients: analytic gradient for each parameter; None where the tape gave None.
         errors: for each loss what its tape raised in place of gradients, `""` for nothing.
         applied: what the optimizers were given, in the order of their calls.
+        factors: for each loss of the step the scalars that it was last multiplied with, or, as
+            their inverse, divided by.
     """
 
     inputs: tuple[tf.Tensor, ...]
@@ -81,6 +86,11 @@ class Base:
     gradients: tuple[Array | None, ...]
     errors: tuple[str, ...]
     applied: tuple[Array, ...] = ()
+    factors: tuple[tuple[float, ...], ...] = ()
+
+    def factors_of(self, parameter: Parameter) -> tuple[float, ...]:
+        """The scalars in the loss that a parameter of the step is differentiated for."""
+        return self.factors[parameter.loss] if parameter.loss < len(self.factors) else ()
 
 
 class Objective:
@@ -99,6 +109,12 @@ class Objective:
         raw_variables: the trainable `tf.Variable` objects that the step reads, those behind Keras
             variables among them.
         layer_calls: the layer calls, where layers were listened to; their losses come last.
+        uses_loss_objects: whether a `keras.losses.Loss` is called, such as the compiled one.
+        received: the variables, by identity, that an optimizer is given a gradient for.
+        updates: whether the step ought to update its variables, and what it assigns is seen.
+        dropped: those losses of the step whose gradients nothing in it makes use of.
+        left_out: trainable variables that a tape is not asked for, though they stand in one line
+            with those that it is asked for.
         evaluations: how often a loss was evaluated.
         precision: the precision in which losses are evaluated.
         bits: how many bits of a variable that precision keeps.
@@ -123,6 +139,8 @@ class Objective:
             *(layer_call.call for layer_call in recording.layer_calls),
         ]
         self.layer_calls = tuple(recording.layer_calls)
+        self.uses_loss_objects = recording.uses_loss_objects
+        self.received = frozenset(id(applied.variable) for applied in recording.applied)
         self._applied = [
             applied
             for applied in recording.applied
@@ -140,14 +158,21 @@ class Objective:
             *(tensor.op.name for tensor in traced.placeholders),
             *(placeholder.op.name for _, placeholder in traced.captures),
         ]
+        names = {id(v.handle): v.name for v in traced.function.graph.variables}
+        self._labels = {
+            **{tensor.op.name: f"batch {i}" for i, tensor in enumerate(traced.placeholders)},
+            **{p.op.name: names[id(o)] for o, p in traced.captures if id(o) in names},
+        }
         graph_def = traced.function.graph.as_graph_def()
         self.raw_variables = tuple(
             variable for variable in traced.function.graph.variables if variable.trainable
         )
+        self.updates = bool(recording.expected) and not _assigns_out_of_sight(graph_def)
         self.lowest = lowest_float(graph_def)
         self._build(graph_def, _unscaled(recording))
         self._build_as_trained(graph_def)
         self._find_parameters()
+        self.left_out = tuple(filter(self._is_in_series, recording.reached.values()))
 
     def _build(self, graph_def: Any, unscaled: Sequence[tf.Tensor | None]) -> None:
         """Import the float64 graph."""
@@ -156,11 +181,13 @@ class Objective:
         fetches = [tensor.name for call in calls for tensor in _tensors(call)]
         fetches += [tensor.name for tensor in (*cut_at, *unscaled) if tensor is not None]
         fetches += [applied.gradient.name for applied in self._applied]
+        fetches += [weight.name for call in calls for weight in call.weights]
         pure = purify(graph_def, self._variable_dtypes, fetches)
         self.islands, self.random_ops = pure.islands, pure.random_ops
         self._cuts = pure.cuts
         nodes = self._nodes = {node.name: node for node in pure.graph_def.node}
         self._targets = [[pure.tensors[t.name] for t in call.targets] for call in calls]
+        self.dropped = self._dropped(pure)
         drawn = {name.split(":")[0] for name in pure.drawn.values()}
         self.draws = tuple(
             not drawn.isdisjoint(node.name for node in reachable(nodes, targets))
@@ -195,6 +222,10 @@ class Objective:
             return {
                 "losses": losses,
                 "applied": [new(applied.gradient) for applied in self._applied],
+                "factors": [
+                    [tf.cast(new(weight), tf.float64) for weight in call.weights]
+                    for call in calls[: self.steps]
+                ],
                 "held": list({tensor.ref(): tensor for tensor in held}.values()),
                 "scales": [
                     tf.ones((), tf.float64) if before is None else loss / new(before)
@@ -214,6 +245,7 @@ class Objective:
         self._feeds = [*feeds, *self._outputs["held"]]
         self._at_base = callable_part(self._whole, feeds, self._outputs)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
+        self._uncut: Callable[..., Any] | None = None
         held = {
             tensor.name: len(feeds) + position
             for position, tensor in enumerate(self._outputs["held"])
@@ -227,6 +259,21 @@ class Objective:
                 *(w for call in calls for w in call.output_gradients if w is not None),
             )
         }
+
+    def _dropped(self, pure: PureGraph) -> frozenset[int]:
+        """The losses of the step whose gradients nothing in it makes use of."""
+        calls = self._calls[: self.steps]
+        used = [applied.gradient.name for applied in self._applied]
+        used += [target.name for call in calls for target in call.targets]
+        sinks = [pure.tensors[name] for name in used] + [cut.tensor for cut in pure.cuts]
+        needed = {node.name for node in reachable(self._nodes, sinks)}
+        return frozenset(
+            loss
+            for loss, call in enumerate(calls)
+            if needed.isdisjoint(
+                pure.tensors[g.name].split(":")[0] for g in call.gradients if g is not None
+            )
+        )
 
     def _function(self, kind: str, loss: int) -> Callable[..., Any]:
         """One loss, or its gradients, as a function of the inputs.
@@ -331,6 +378,25 @@ class Objective:
                 parameters.append(Parameter(source, paths[id(source)], loss, tuple(inputs)))
         self.parameters = tuple(parameters)
 
+    def _is_in_series(self, variable: Any) -> bool:
+        """Whether a variable acts on what others make that are differentiated for, or they on it.
+
+        A teacher's or a target network's variables stand beside those, and do not.
+        """
+        targets = [name for of_loss in self._targets[: self.steps] for name in of_loss]
+        forward = reachable(self._nodes, targets)
+        asked = {
+            self._names[self._inputs[parameter.inputs[0]]]
+            for parameter in self.parameters
+            if parameter.loss < self.steps and parameter.inputs
+        }
+        own = {
+            placeholder.op.name
+            for outside, placeholder in self._captured
+            if outside is live_variable(variable).handle
+        }
+        return meets(forward, own, asked) or meets(forward, asked, own)
+
     def at(self, batch: Batch) -> Base:
         """Evaluate losses and analytic gradients where the model stands now, on a batch.
 
@@ -376,7 +442,48 @@ class Objective:
             gradients=tuple(gradients),
             errors=found["errors"],
             applied=tuple(np.asarray(value, np.float64) for value in found["applied"]),
+            factors=_with_inverses(found["factors"]),
         )
+
+    def aside(self, base: Base, seed: int) -> Base | None:
+        """Losses, gradients and what is applied where everything is a good deal different.
+
+        Every float that goes into the step, be it of a variable or of the batch, is multiplied with
+        a random number near 1; the same one in every objective of the same model and seed.
+
+        Args:
+            base: the point to move away from.
+            seed: seeds the factors.
+
+        Returns:
+            The other point; None where the step cannot be evaluated there.
+        """
+        inputs = [
+            elsewhere(value, seed, self._label(self._names[index]))
+            for index, value in zip(self._inputs, base.inputs, strict=False)
+        ]
+        try:
+            found = self._run(inputs)
+        except TfcheckError:
+            return None
+        return Base(
+            inputs=(*inputs, *found["held"]),
+            losses=tuple(float(loss) for loss in found["losses"]),
+            losses_as_trained=base.losses_as_trained,
+            scales=base.scales,
+            gradients=tuple(
+                gradient
+                for call, of_call in zip(self._calls, found["gradients"], strict=True)
+                for gradient in spread(call, of_call)
+            ),
+            errors=found["errors"],
+            applied=tuple(np.asarray(value, np.float64) for value in found["applied"]),
+            factors=_with_inverses(found["factors"]),
+        )
+
+    def _label(self, placeholder: str) -> str:
+        """A name for an input that does not depend on how the step was traced."""
+        return self._labels.get(placeholder, placeholder)
 
     def paths_before(self, loss: int) -> set[str]:
         """Paths of what the step is differentiated for and this loss is computed from."""
@@ -407,7 +514,7 @@ class Objective:
                 "the model on it."
             ) from failure
         point = (*inputs, *found["held"])
-        found["gradients"], found["applied"] = [], []
+        found["gradients"], found["applied"], found["factors"] = [], [], []
         for loss, call in enumerate(self._calls):
             try:
                 found["gradients"].append(self._function("gradients", loss)(point))
@@ -416,18 +523,29 @@ class Objective:
                 found["gradients"].append([None for g in call.gradients if g is not None])
         return {**found, "errors": tuple(errors)}
 
-    def applied_at(self, base: Base) -> dict[str, Array]:
-        """The gradient that an optimizer was given for each variable, by path, in float64.
+    def applied_at(self, base: Base) -> dict[str, list[tuple[Array, float]]]:
+        """What optimizers were given for each variable, by path.
 
-        A variable that was given several has none here.
+        Each gradient, in float64, stands with what its optimizer divides it by.
         """
         path_of = {id(parameter.variable): parameter.path for parameter in self.parameters}
-        found: dict[str, list[Array]] = {}
+        found: dict[str, list[tuple[Array, float]]] = {}
         for applied, value in zip(self._applied, base.applied, strict=False):
             path = path_of.get(id(applied.variable))
             if path is not None:
-                found.setdefault(path, []).append(value)
-        return {path: values[0] for path, values in found.items() if len(values) == 1}
+                found.setdefault(path, []).append((value, _divisor(applied.optimizer)))
+        return found
+
+    def assigned_at(self, base: Base) -> dict[str, list[Array]]:
+        """What the step itself subtracts from each variable that it assigns to, by path."""
+        return {
+            parameter.path: [
+                self.value(base, parameter) - np.asarray(base.inputs[position], np.float64)
+                for position in parameter.inputs[1:]
+            ]
+            for parameter in self.parameters
+            if parameter.loss < self.steps and len(parameter.inputs) > 1
+        }
 
     def nudged(self, base: Base, loss: int, seed: int) -> Base:
         """One loss a little aside: all that it is differentiated with respect to moves at random.
@@ -473,6 +591,23 @@ class Objective:
         except tf.errors.OpError:
             return math.nan
 
+    def loss_uncut(self, index: int, inputs: Sequence[tf.Tensor]) -> float:
+        """Value of one loss where values assigned in the step follow from what they depend on.
+
+        For a tape, and for `loss`, they are leaves of their own.
+        """
+        if not self._cuts:
+            return self.loss(index, inputs)
+        self.evaluations += 1
+        if self._uncut is None:
+            losses = self._outputs["losses"][: self.steps]
+            feeds = self._feeds[: len(self._inputs)]
+            self._uncut = callable_part(self._whole, feeds, losses)
+        try:
+            return float(self._uncut(*inputs[: len(self._inputs)])[index])
+        except tf.errors.OpError:
+            return math.nan
+
     @staticmethod
     def value(base: Base, parameter: Parameter) -> Array:
         """A parameter's value at a point."""
@@ -480,15 +615,25 @@ class Objective:
             return np.asarray(base.inputs[parameter.inputs[0]], np.float64)
         return np.asarray(parameter.variable, np.float64)
 
-    def along(self, base: Base, parameter: Parameter) -> Callable[[Array], float]:
-        """The loss of a parameter's tape as a function of that parameter's displacement."""
+    def along(
+        self, base: Base, parameter: Parameter, *, uncut: bool = False
+    ) -> Callable[[Array], float]:
+        """The loss of a parameter's tape as a function of that parameter's displacement.
+
+        Args:
+            base: the point.
+            parameter: the parameter.
+            uncut: whether to go through values assigned in the step, unlike the tape. Defaults to
+                False.
+        """
+        loss = self.loss_uncut if uncut else self.loss
         inputs = list(base.inputs)
         positions, values = self.along_inputs(base, parameter)
 
         def displaced(displacement: Array) -> float:
             for position, value in zip(positions, values, strict=True):
                 inputs[position] = tf.constant(value + displacement)
-            return self.loss(parameter.loss, inputs)
+            return loss(parameter.loss, inputs)
 
         return displaced
 
@@ -524,6 +669,15 @@ class Objective:
         return parameter.inputs, values
 
 
+def elsewhere(value: tf.Tensor, seed: int, label: str) -> tf.Tensor:
+    """A tensor with each of its floats multiplied with a random number near 1."""
+    if not value.dtype.is_floating:
+        return value
+    plain = np.asarray(value, np.float64)
+    factors = 1 + ASIDE * generator(seed, label, "aside").uniform(-1, 1, plain.shape)
+    return tf.constant(plain * factors, value.dtype)
+
+
 def _unscaled(recording: Recording) -> list[tf.Tensor | None]:
     """For each tape call the loss before it was scaled, None where it was not."""
     before = {scaled.ref(): loss for scaled, loss in recording.loss_scales if tf.is_tensor(loss)}
@@ -531,6 +685,29 @@ def _unscaled(recording: Recording) -> list[tf.Tensor | None]:
         before.get(call.targets[0].ref()) if len(call.targets) == 1 else None
         for call in recording.tape_calls
     ]
+
+
+def _assigns_out_of_sight(graph_def: Any) -> bool:
+    """Whether variables are assigned to in loops, branches or other nested functions."""
+    nodes = (node for function in graph_def.library.function for node in function.node_def)
+    return any(node.op.startswith("Assign") for node in nodes)
+
+
+def _divisor(optimizer: Any) -> float:
+    """What an optimizer divides gradients by before it applies them, 1 for nothing."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        # Built at its first use, and only then is there a variable.
+        scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
+        return float(keras.ops.convert_to_numpy(scale))
+    return float(getattr(optimizer, "loss_scale_factor", None) or 1.0)
+
+
+def _with_inverses(factors: Sequence[Sequence[Any]]) -> tuple[tuple[float, ...], ...]:
+    """Each loss's factors, and what it would be multiplied with if it was divided by them."""
+    return tuple(
+        tuple(f for value in of_loss if float(value) for f in (float(value), 1 / float(value)))
+        for of_loss in factors
+    )
 
 
 def _tensors(call: TapeCall) -> list[tf.Tensor]:

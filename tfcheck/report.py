@@ -32,6 +32,9 @@ REASONS = (
     "stochastic",
     "declared",
     "unchecked",
+    "misapplied",
+    "other_loss",
+    "untrained",
 )
 
 

@@ -43,6 +43,18 @@ class Step:
             return False
         return type(self.owner).train_step is not keras.Model.train_step
 
+    @property
+    def own_loss(self) -> bool:
+        """Whether its loss is computed by code of the user's own."""
+        if self.source != "train_step":
+            return False
+        return self.own or type(self.owner).compute_loss is not keras.Model.compute_loss
+
+    @property
+    def expected(self) -> tuple[Any, ...]:
+        """The variables that it ought to differentiate its losses for."""
+        return tuple(self.owner.trainable_variables) if self.own else ()
+
 
 def model_step(
     model: keras.Model, *, loss_fn: LossFunction | None = None, phase: str = "train"
@@ -78,6 +90,11 @@ def _of_loss_fn(model: keras.Model, loss_fn: LossFunction) -> Callable[[Any, Rec
         tape.gradient(loss, model.trainable_variables)
 
     return run
+
+
+def takes_training(layer: keras.Layer) -> bool:
+    """Whether a layer's call has an argument `training`."""
+    return "training" in inspect.signature(layer.call).parameters
 
 
 def _of_inference(model: keras.Model) -> Callable[[Any, Recording], None]:
@@ -158,6 +175,5 @@ def plain_call(layer: keras.Layer, phase: str) -> Callable[[Any], Any]:
         layer: the layer.
         phase: `"train"` or `"inference"`: the call's `training`, where it takes one.
     """
-    parameters = inspect.signature(layer.call).parameters
-    options = {"training": phase == "train"} if "training" in parameters else {}
+    options = {"training": phase == "train"} if takes_training(layer) else {}
     return lambda arguments: layer(*arguments, **options)

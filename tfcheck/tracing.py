@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tfcheck.batch import Batch
 from tfcheck.errors import BatchError, ModelError, NoTapeError, TraceError, telling_line
+from tfcheck.internals import live_variable
 from tfcheck.listening import (
     Recording,
     listen_to_regularizers,
@@ -67,7 +68,7 @@ def trace(step: Step, batch: Batch, *, layers: bool = False) -> TracedStep:
         # A tape under @tf.function of its own works in another graph; written out, it does not.
         with functions_written_out():
             function, recording = _trace(step, batch, layers=layers)
-    require_tape(recording, step)
+    require_tape(recording, step, idle=step.own and not _updates(function, recording, step))
     if not _in_one_graph(function, recording):
         raise TraceError(
             "Tapes must be used in the training step itself. Received: "
@@ -84,13 +85,20 @@ def trace(step: Step, batch: Batch, *, layers: bool = False) -> TracedStep:
     )
 
 
-def require_tape(recording: Recording, step: Step) -> None:
-    """Raise a `NoTapeError` unless a tape differentiated something."""
+def require_tape(recording: Recording, step: Step, *, idle: bool = False) -> None:
+    """Raise a `NoTapeError` unless a tape differentiated something.
+
+    Args:
+        recording: what was heard.
+        step: the step.
+        idle: whether it changes no trainable variable in another way, either. Defaults to False.
+    """
     if not recording.tape_calls:
         raise NoTapeError(
             "A training step must differentiate a loss with tf.GradientTape. Received: "
             f"{step.source} of {type(step.owner).__name__!r} in which no tape differentiates a "
-            "variable. Check it with loss_fn."
+            "variable. Check it with loss_fn.",
+            idle=idle,
         )
 
 
@@ -110,7 +118,7 @@ def build_layer(layer: keras.Layer, batch: Batch) -> None:
 
 def _trace(step: Step, batch: Batch, *, layers: bool) -> tuple[Any, Recording]:
     """Trace a step once, listening."""
-    recording = Recording()
+    recording = Recording(expected=step.expected)
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch.tensors]
 
     @tf.autograph.experimental.do_not_convert
@@ -128,6 +136,24 @@ def _trace(step: Step, batch: Batch, *, layers: bool) -> tuple[Any, Recording]:
             raise
         except Exception as error:
             raise explain(error, batch, step.source) from error
+
+
+def _updates(function: Any, recording: Recording, step: Step) -> bool:
+    """Whether a step may change trainable variables: by an optimizer, or by assigning to them."""
+    if recording.applied or function.graph.as_graph_def().library.function:
+        return True
+    handles = {id(live_variable(variable).handle) for variable in step.owner.trainable_variables}
+    placeholders = {
+        placeholder.op.name
+        for outside, placeholder in zip(
+            function.captured_inputs, function.inputs[-len(function.captured_inputs) :], strict=True
+        )
+        if id(outside) in handles
+    }
+    return any(
+        operation.type.startswith("Assign") and operation.inputs[0].op.name in placeholders
+        for operation in function.graph.get_operations()
+    )
 
 
 def _in_one_graph(function: Any, recording: Recording) -> bool:

@@ -30,6 +30,9 @@ REASON_NAMES = {
     "stochastic": "random",
     "declared": "declared",
     "unchecked": "unchecked",
+    "misapplied": "misapplied",
+    "other_loss": "other loss",
+    "untrained": "untrained",
 }
 
 REASON_SENTENCES = {
@@ -43,6 +46,9 @@ REASON_SENTENCES = {
     "stochastic": "The loss is random here: two evaluations at one point differ.",
     "declared": "Declared as an expected mismatch, so it does not count.",
     "unchecked": "It could not be checked; the notes say why.",
+    "misapplied": "The tape's gradient is not what the optimizer receives.",
+    "other_loss": "What is trained is nearly, but not quite, the loss the model is compiled with.",
+    "untrained": "The loss depends on it, but the training step does not train it.",
 }
 
 HOW_TO_READ = (
