@@ -142,18 +142,25 @@ def misapplied(
             scaled[path] = factor
     hidden = any(handed.received and handed.applied is None for handed in here.values())
     if objective.dropped and not hidden:
-        found = {**_forgotten(objective, base), **found}
+        found = {**_forgotten(objective, base, here), **found}
     if not scaled_back:
         found |= _constantly(scaled, objective, base, aside)
     return found
 
 
-def _forgotten(objective: Objective, base: Base) -> dict[str, Judgement]:
-    """The variables for which a tape finds a gradient that nothing makes use of."""
+def _forgotten(
+    objective: Objective, base: Base, handed: Mapping[str, Handed]
+) -> dict[str, Judgement]:
+    """The variables for which one tape's gradient is applied, and another's is of no use."""
+    tolerance = SAME[objective.precision]
     return {
         parameter.path: Judgement(Verdict.SUSPECT, "misapplied", _NOT_USED)
         for parameter, gradient in zip(objective.parameters, base.gradients, strict=True)
         if parameter.loss in objective.dropped and gradient is not None and np.any(gradient)
+        for entry in [handed[parameter.path]]
+        for applied in [entry.applied]
+        if applied is not None and any(same(applied, g, tolerance) for g in entry.tapes)
+        if not same(applied, gradient / base.scales[parameter.loss], tolerance)
     }
 
 

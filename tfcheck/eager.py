@@ -122,7 +122,7 @@ class EagerObjective(Objective):
     # -- running the step --------------------------------------------------------------------
 
     def _listen(self, batch: Batch) -> Recording:
-        recording = Recording(expected=self._step.expected)
+        recording = self._step.recording()
         owner = self._step.owner
         with (
             unchanged(owner),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,6 +75,8 @@ class Recording:
         layer_calls: the layers' calls, inner ones before those they were made in.
         applied: what the optimizers were given.
         loss_scales: scaled losses, each with the loss before.
+        known: the model's Keras variables by the identity of the `tf.Variable` behind each, which
+            a step may use in its place.
         expected: variables that the step is expected to differentiate for.
         uses_loss_objects: whether a `keras.losses.Loss` was called, such as the compiled one.
         reached: those of them that a tape reaches, by identity, whether or not it was asked.
@@ -86,9 +88,14 @@ class Recording:
     outputs: list[tf.Tensor] = field(default_factory=list)
     applied: list[Applied] = field(default_factory=list)
     loss_scales: list[tuple[tf.Tensor, tf.Tensor]] = field(default_factory=list)
+    known: Mapping[int, Any] = field(default_factory=dict)
     expected: tuple[Any, ...] = ()
     uses_loss_objects: bool = False
     reached: dict[int, Any] = field(default_factory=dict)
+
+    def known_as(self, variable: Any) -> Any:
+        """The model's Keras variable, where this is the `tf.Variable` behind one."""
+        return self.known.get(id(variable), variable)
 
 
 _NONE = tf.UnconnectedGradients.NONE
@@ -141,7 +148,7 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
     ) -> Any:
         outputs = list(recording.outputs)
         flat_sources = tf.nest.flatten(sources)
-        asked = {id(source) for source in flat_sources}
+        asked = {id(recording.known_as(source)) for source in flat_sources}
         connected = options.get("unconnected_gradients", _NONE) in (_NONE, _NONE.value)
         expected = recording.expected if connected else ()
         others = [variable for variable in expected if id(variable) not in asked]
@@ -159,7 +166,10 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
             result = tf.nest.map_structure(tf.zeros_like, sources)
             flat_results, to_outputs = [None] * len(flat_sources), [None] * len(outputs)
         pairs = [
-            (source, None if gradient is None else tf.convert_to_tensor(gradient))
+            (
+                recording.known_as(source),
+                None if gradient is None else tf.convert_to_tensor(gradient),
+            )
             for source, gradient in zip(flat_sources, flat_results, strict=True)
             if is_variable(source)
         ]
@@ -214,7 +224,7 @@ def _recorded_apply(recording: Recording) -> Callable[..., None]:
         # Without variables the gradients are for those the optimizer was built with.
         variables = trainable_variables or getattr(self, "_trainable_variables", ())
         recording.applied += [
-            Applied(tf.convert_to_tensor(gradient), variable, self)
+            Applied(tf.convert_to_tensor(gradient), recording.known_as(variable), self)
             for gradient, variable in zip(grads, variables, strict=False)
             if gradient is not None
         ]

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfcheck.batch import Batch
 from tfcheck.errors import TraceError
-from tfcheck.internals import copy_mask, recorded_losses, sublayers
+from tfcheck.internals import copy_mask, live_variable, recorded_losses, sublayers
 from tfcheck.listening import EagerCall, Recording, cut, differentiated, is_float
 
 LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
@@ -50,10 +50,12 @@ class Step:
             return False
         return self.own or type(self.owner).compute_loss is not keras.Model.compute_loss
 
-    @property
-    def expected(self) -> tuple[Any, ...]:
-        """The variables that it ought to differentiate its losses for."""
-        return tuple(self.owner.trainable_variables) if self.own else ()
+    def recording(self) -> Recording:
+        """An empty recording, which knows what to listen for."""
+        return Recording(
+            known={id(live_variable(variable)): variable for variable in self.owner.variables},
+            expected=tuple(self.owner.trainable_variables) if self.own else (),
+        )
 
 
 def model_step(

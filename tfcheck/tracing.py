@@ -118,7 +118,7 @@ def build_layer(layer: keras.Layer, batch: Batch) -> None:
 
 def _trace(step: Step, batch: Batch, *, layers: bool) -> tuple[Any, Recording]:
     """Trace a step once, listening."""
-    recording = Recording(expected=step.expected)
+    recording = step.recording()
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch.tensors]
 
     @tf.autograph.experimental.do_not_convert
