@@ -14,7 +14,15 @@ from tfcheck.differences import FIRST_STEP, measure_noise
 from tfcheck.directions import generator, scale_of
 from tfcheck.errors import ParityError, TfcheckError
 from tfcheck.joint import JOINT_FROM, Member, measure_jointly
-from tfcheck.judge import Judgement, judge_measurement, judge_missing, judge_second_look, settled
+from tfcheck.judge import (
+    Judgement,
+    doubtful,
+    judge_measurement,
+    judge_missing,
+    judge_second_look,
+    kink_share,
+    settled,
+)
 from tfcheck.localise import suspicious_entries
 from tfcheck.measure import (
     TAPE_ULPS,
@@ -25,6 +33,7 @@ from tfcheck.measure import (
     measure_coordinate,
     measure_directions,
     measure_every_coordinate,
+    measure_more,
     only_jumps,
 )
 from tfcheck.objective import Base, Objective, Parameter
@@ -37,6 +46,11 @@ Progress = Callable[[str, int, int], None]
 _PRECISION = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 _PARITY = {"float64": 1e-9, "float32": 2.5e-4, "float16": 5e-2, "bfloat16": 0.25}
 _PARITY_SENSITIVITY = 64
+_COARSENESS = 2.0**12
+"""What a loss does not resolve, in units of its rounding, beside the loudest gradient."""
+
+_COARSEST = 1e-2
+
 _WORST_SHOWN = 5
 _VANISHED = 1e-8
 """The same for the size a loss has far from here, where it has not been trained to vanish."""
@@ -135,6 +149,12 @@ class Examination:
                 "drawn once and held fixed; draw them from a keras.random.SeedGenerator to train "
                 "reproducibly."
             )
+        held = dict.fromkeys(t.name for of in self.objective.constants for t in of)
+        if held:
+            self.notes.append(
+                "What the step computes while its tape does not record counts as constant, and was "
+                f"held fixed: {some(list(held))}."
+            )
         if self.objective.islands:
             self.notes.append(
                 f"{len(self.objective.islands)} operation(s) have no float64 form and were "
@@ -184,9 +204,7 @@ class Examination:
                 tape_rounding=self._tape_rounding,
             ):
                 scale = self._scales[self.objective.parameters[position]]
-                judgement = judge_measurement(
-                    measurement, self.settings.thresholds, self._loudest[loss], scale
-                )
+                judgement = self._judged(measurement, loss, scale)
                 if judgement.verdict is Verdict.PASS:
                     self._screened[position] = measurement
                 else:
@@ -305,7 +323,6 @@ class Examination:
             advance: called with the number of entries perturbed. Defaults to nothing.
         """
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
-        thresholds = self.settings.thresholds
         scale = self.base.scales[parameter.loss]
         loudest = self._loudest[parameter.loss]
         target = self._target(parameter, gradient, self.base, loudest)
@@ -342,7 +359,7 @@ class Examination:
             raised = self.base.errors[parameter.loss]
             judgement = judge_missing(measurement, dependent, raised)
         else:
-            judgement = judge_measurement(measurement, thresholds, loudest, target.scale)
+            judgement = self._judged(measurement, parameter.loss, target.scale)
             if judgement.verdict is not Verdict.PASS:
                 judgement, measurement = self._second_look(position, judgement, measurement)
             elif not np.any(gradient) and self._tried_jumps < _MOST_LOCALISED:
@@ -352,6 +369,11 @@ class Examination:
         if judgement.verdict is Verdict.PASS and not judgement.reason and self._draws(parameter):
             judgement = replace(judgement, reason="stochastic")
         return self._finding(target, parameter, measurement, judgement, scale)
+
+    def _judged(self, measurement: Measurement, loss: int, scale: float) -> Judgement:
+        coarse = min(_COARSENESS * _PRECISION[self.objective.precision], _COARSEST)
+        loudest = self._loudest[loss]
+        return judge_measurement(measurement, self.settings.thresholds, loudest, scale, coarse)
 
     def _affordable(self, position: int) -> Measurement | None:
         """What the joint measurement leaves open, once finding out more has cost too much.
@@ -387,10 +409,20 @@ class Examination:
         loudest = self._loudest[parameter.loss]
         target = self._target(parameter, gradient, nudged, loudest)
         aside = measure_directions(target, self.settings.directions, None, self.settings.seed)
-        nearby = judge_measurement(aside, self.settings.thresholds, loudest, target.scale)
-        judgement = judge_second_look(first, here, nearby)
+        nearby = self._judged(aside, parameter.loss, target.scale)
+        judgement = judge_second_look(first, here, nearby, self._share(position, here))
         on_kink = judgement.verdict is Verdict.PASS and judgement.reason == "kink"
         return judgement, aside if on_kink else here
+
+    def _share(self, position: int, here: Measurement) -> float | None:
+        """The share of kinks along many more directions, where those measured leave a doubt."""
+        deviating = [line for line in here.lines if line.deviates]
+        kinks = deviating and all(line.slope.has_kink for line in deviating)
+        if not kinks or not doubtful(deviating) or self._looks > _MOST_LOCALISED:
+            return None if kinks and doubtful(deviating) else 0.0
+        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
+        target = self._target(parameter, gradient, self.base, self._loudest[parameter.loss])
+        return kink_share(measure_more(target, deviating[0].slope.step, self.settings.seed))
 
     def _aside(self, loss: int) -> Base | None:
         """The point a little aside, made once a loss; None where the step cannot run there."""

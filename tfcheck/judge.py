@@ -7,6 +7,7 @@ and does not belong to a kink. Where the bars do not allow an answer, the verdic
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tfcheck.measure import Line, Measurement
@@ -58,7 +59,11 @@ def judge_score(score: float, bar: float, thresholds: Thresholds) -> Verdict:
 
 
 def judge_measurement(
-    measurement: Measurement, thresholds: Thresholds, loudest: float, scale: float
+    measurement: Measurement,
+    thresholds: Thresholds,
+    loudest: float,
+    scale: float,
+    coarse: float = 0.0,
 ) -> Judgement:
     """Judge a variable at one point, before any second look.
 
@@ -67,6 +72,8 @@ def judge_measurement(
         thresholds: the bands.
         loudest: the largest scaled gradient norm of the same loss.
         scale: size of a natural change of the variable.
+        coarse: the part of the loudest gradient that the precision of the loss does not resolve.
+            Defaults to 0.
     """
     verdict = judge_score(measurement.score, measurement.score_bar, thresholds)
     if verdict is Verdict.PASS:
@@ -77,14 +84,18 @@ def judge_measurement(
         return Judgement(verdict, "kink" if crossed else "")
     bar = math.sqrt(measurement.bar_square)
     largest = max(math.sqrt(measurement.numerical_square), measurement.analytic_norm)
+    negligible = bar * scale <= max(thresholds.okay, coarse) * loudest
     if largest <= _UNRESOLVED * bar:
-        negligible = bar * scale <= thresholds.okay * loudest
         return Judgement(
             Verdict.PASS if negligible else Verdict.INCONCLUSIVE,
             "below_resolution",
             "Both gradients are zero within the error bar: an error above "
             f"{bar:.1e} would have been seen.",
         )
+    within = measurement.gap_square <= measurement.bar_square
+    if verdict is Verdict.INCONCLUSIVE and within and negligible:
+        note = f"Small beside the others: an error above {bar:.1e} would have been seen."
+        return Judgement(Verdict.PASS, "below_resolution", note)
     return Judgement(verdict)
 
 
@@ -109,7 +120,9 @@ def judge_missing(measurement: Measurement, dependent: bool, raised: str = "") -
     return Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
 
 
-def judge_second_look(first: Judgement, here: Measurement, nearby: Judgement | None) -> Judgement:
+def judge_second_look(
+    first: Judgement, here: Measurement, nearby: Judgement | None, share: float | None = None
+) -> Judgement:
     """Judge again a variable that deviates, knowing how it fares at a point nearby.
 
     On a kink the slopes to the left and right differ and the tape may give any value between or
@@ -120,18 +133,23 @@ def judge_second_look(first: Judgement, here: Measurement, nearby: Judgement | N
         first: the judgement at the point.
         here: what was measured there.
         nearby: the judgement a little aside, None where it could not be made.
+        share: the `kink_share` along many more directions. Defaults to None, to go by those here.
     """
     right_nearby = nearby is not None and nearby.verdict is Verdict.PASS
     deviating = [line for line in here.lines if line.deviates]
     if first.verdict is Verdict.INCONCLUSIVE:
-        return (
-            Judgement(Verdict.PASS, "kink", _KINK) if right_nearby and not _noisy(here) else first
-        )
+        if right_nearby and not _noisy(here):
+            return Judgement(Verdict.PASS, "kink", _KINK)
+        if right_nearby and here.gap_square <= here.bar_square:
+            return Judgement(Verdict.PASS, "below_resolution", _TOO_SMALL)
+        return first
     if not right_nearby:
         return first
     # Kinks of several terms may all but cancel along one direction; along several they do not.
     on_kink = all(line.slope.has_kink for line in deviating)
-    if on_kink and any(_explained_by_kink(line) for line in deviating):
+    if on_kink and (doubtful(deviating) if share is None else share > _SURE_SHARE):
+        return Judgement(first.verdict, "", _MORE_THAN_KINKS)
+    if on_kink:
         return Judgement(Verdict.PASS, "kink", _KINK)
     if any(settled(line) for line in deviating):
         return Judgement(
@@ -143,13 +161,35 @@ def judge_second_look(first: Judgement, here: Measurement, nearby: Judgement | N
     return Judgement(Verdict.INCONCLUSIVE, "kink", _KINK)
 
 
+_TOO_SMALL = (
+    "Here the gradient is too small to be told from the error bar; a little aside, where it can, "
+    "both agree."
+)
 _KINK = "The loss has a kink at this point; a little aside both gradients agree."
 
 
-def _explained_by_kink(line: Line) -> bool:
-    """Whether there is a kink, and one large enough to have to do with the gap."""
-    slope = line.slope
-    return slope.has_kink and abs(slope.forward - slope.backward) >= _KINK_PART * line.gap
+def kink_share(lines: Sequence[Line]) -> float:
+    """How large the gaps are, beside the kinks found along the same lines.
+
+    The tape's slope lies between those to the left and right of each single kink. Summed over kinks
+    of either sign it need not, but over random directions the gaps stay below the kinks.
+    """
+    gaps = math.sqrt(sum(line.gap**2 for line in lines))
+    kinks = math.sqrt(sum((line.slope.forward - line.slope.backward) ** 2 for line in lines))
+    return gaps / kinks if kinks else math.inf
+
+
+def doubtful(lines: Sequence[Line]) -> bool:
+    """Whether gaps along a few directions are larger than kinks are likely to explain."""
+    return kink_share(lines) > _LIKELY_SHARE
+
+
+_LIKELY_SHARE = 1.0
+_SURE_SHARE = 1.4
+_MORE_THAN_KINKS = (
+    "Wrong at this point, right nearby: the loss has kinks here, but they explain only a part of "
+    "the difference. Exact zeros and ties are where this happens."
+)
 
 
 def settled(line: Line) -> bool:

@@ -29,6 +29,8 @@ class TapeCall:
         error: what the tape raised instead of giving gradients, `""` where it did not.
         names: a name for each source that is a tensor of the graph; empty where they need none.
         weights: scalars that the target was multiplied with or divided by.
+        spans: while which operations of the graph, by their positions, the tape recorded; empty
+            where that is not known.
     """
 
     targets: tuple[tf.Tensor, ...]
@@ -38,6 +40,7 @@ class TapeCall:
     error: str = ""
     names: tuple[str, ...] = ()
     weights: tuple[tf.Tensor, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,7 @@ class Recording:
             a step may use in its place.
         expected: variables that the step is expected to differentiate for.
         uses_loss_objects: whether a `keras.losses.Loss` was called, such as the compiled one.
+        tapes: each tape that was used in a graph, by identity, and while which operations.
         reached: those of them that a tape reaches, by identity, whether or not it was asked.
     """
 
@@ -91,7 +95,27 @@ class Recording:
     known: Mapping[int, Any] = field(default_factory=dict)
     expected: tuple[Any, ...] = ()
     uses_loss_objects: bool = False
+    tapes: dict[int, tuple[Any, list[tuple[int, int | None]]]] = field(default_factory=dict)
     reached: dict[int, Any] = field(default_factory=dict)
+
+    def records(self, tape: tf.GradientTape, *, on: bool) -> None:
+        """Note that a tape begins or ceases to record, where a graph is traced."""
+        if tf.executing_eagerly():
+            return
+        _, spans = self.tapes.setdefault(id(tape), (tape, []))
+        now = len(tf.compat.v1.get_default_graph().get_operations())
+        if on:
+            spans.append((now, None))
+        elif spans:
+            spans[-1] = (spans[-1][0], now)
+
+    def spans_of(self, tape: tf.GradientTape) -> tuple[tuple[int, int], ...]:
+        """While which operations a tape recorded, up to now."""
+        _, spans = self.tapes.get(id(tape), (tape, []))
+        if not spans:
+            return ()
+        now = len(tf.compat.v1.get_default_graph().get_operations())
+        return tuple((start, now if end is None else end) for start, end in spans)
 
     def known_as(self, variable: Any) -> Any:
         """The model's Keras variable, where this is the `tf.Variable` behind one."""
@@ -117,6 +141,9 @@ def listening(recording: Recording) -> Iterator[None]:
 
         base = keras.optimizers.Optimizer
         put(tf.GradientTape, "gradient", _recorded_gradient(recording))
+        put(tf.GradientTape, "__enter__", _recording_begins(recording))
+        put(tf.GradientTape, "__exit__", _recording_ends(recording))
+        put(tf.GradientTape, "stop_recording", _recording_pauses(recording))
         put(keras.Model, "compute_metrics", lambda *_args, **_kwargs: {})
         put(base, "apply", _recorded_apply(recording))
         put(base, "apply_gradients", _recorded_apply_gradients)
@@ -181,17 +208,53 @@ def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
                 else tuple(tf.nest.flatten(output_gradients))
             )
             variables, gradients = zip(*pairs, strict=True)
-            call = TapeCall(targets, weights, variables, gradients, raised)
+            spans = recording.spans_of(self)
+            call = TapeCall(targets, weights, variables, gradients, raised, spans=spans)
             recording.tape_calls.append(replace(call, weights=_weights_of(targets)))
             reached = [(o, g) for o, g in zip(outputs, to_outputs, strict=True) if g is not None]
             # One call each: an output may be computed from another.
             recording.loss_calls += [
-                TapeCall(targets, weights, (output,), (tf.convert_to_tensor(gradient),))
+                TapeCall(
+                    targets, weights, (output,), (tf.convert_to_tensor(gradient),), spans=spans
+                )
                 for output, gradient in reached
             ]
         return result
 
     return gradient
+
+
+def _recording_begins(recording: Recording) -> Callable[..., Any]:
+    original = vars(tf.GradientTape)["__enter__"]
+
+    def enter(self: tf.GradientTape) -> tf.GradientTape:
+        recording.records(self, on=True)
+        return original(self)
+
+    return enter
+
+
+def _recording_ends(recording: Recording) -> Callable[..., Any]:
+    original = vars(tf.GradientTape)["__exit__"]
+
+    def leave(self: tf.GradientTape, *error: Any) -> Any:
+        recording.records(self, on=False)
+        return original(self, *error)
+
+    return leave
+
+
+def _recording_pauses(recording: Recording) -> Callable[..., Any]:
+    original = vars(tf.GradientTape)["stop_recording"]
+
+    @contextlib.contextmanager
+    def pause(self: tf.GradientTape) -> Iterator[None]:
+        recording.records(self, on=False)
+        with original(self):
+            yield
+        recording.records(self, on=True)
+
+    return pause
 
 
 def _weights_of(targets: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:

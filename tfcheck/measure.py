@@ -241,6 +241,20 @@ def measure_directions(
     return _from_lines(target, lines)
 
 
+def measure_more(target: Target, step: float, seed: int) -> list[Line]:
+    """Lines along many more directions, all at one step, for what only many of them can tell."""
+    rng = generator(seed, target.path, "more")
+    lines = []
+    for _ in range(_MANY):
+        direction = gaussian(rng, target.value.shape, target.scale)
+        analytic, slope = target.slope_at(direction, step)
+        lines.append(Line(analytic, slope, abs(slope.value - analytic), slope.smooth))
+    return lines
+
+
+_MANY = 32
+
+
 def _follow(target: Target, direction: Array, leader: Line, reference: float) -> Line:
     """Measure along a further direction at the step that the first one settled.
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfcheck.batch import Batch
+from tfcheck.constants import constants_of
 from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import BatchError, TfcheckError, TraceError, telling_line
 from tfcheck.graph_functions import (
@@ -112,6 +113,8 @@ class Objective:
         uses_loss_objects: whether a `keras.losses.Loss` is called, such as the compiled one.
         received: the variables, by identity, that an optimizer is given a gradient for.
         updates: whether the step ought to update its variables, and what it assigns is seen.
+        constants: for each loss the tensors that its tape takes for constant, since they were made
+            while it did not record.
         dropped: those losses of the step whose gradients nothing in it makes use of.
         left_out: trainable variables that a tape is not asked for, though they stand in one line
             with those that it is asked for.
@@ -169,6 +172,9 @@ class Objective:
         )
         self.updates = bool(recording.expected) and not _assigns_out_of_sight(graph_def)
         self.lowest = lowest_float(graph_def)
+        self.constants = constants_of(
+            traced.function.graph, self._calls, traced.placeholders, self._variable_dtypes.keys()
+        )
         self._build(graph_def, _unscaled(recording))
         self._build_as_trained(graph_def)
         self._find_parameters()
@@ -178,6 +184,7 @@ class Objective:
         """Import the float64 graph."""
         calls = self._calls
         cut_at = [source for call in calls for source in call.sources if not is_variable(source)]
+        cut_at += [tensor for constants in self.constants for tensor in constants]
         fetches = [tensor.name for call in calls for tensor in _tensors(call)]
         fetches += [tensor.name for tensor in (*cut_at, *unscaled) if tensor is not None]
         fetches += [applied.gradient.name for applied in self._applied]
@@ -286,6 +293,7 @@ class Objective:
             own = [
                 *call.sources,
                 *(weight for weight in call.output_gradients if weight is not None),
+                *self.constants[loss],
             ]
             fed = [
                 *range(len(self._inputs)),
@@ -596,7 +604,7 @@ class Objective:
 
         For a tape, and for `loss`, they are leaves of their own.
         """
-        if not self._cuts:
+        if not self._cuts and not self.constants[index]:
             return self.loss(index, inputs)
         self.evaluations += 1
         if self._uncut is None:
