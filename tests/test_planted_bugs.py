@@ -305,6 +305,18 @@ def wrong_regulariser(rng: np.random.Generator) -> Plant:
     return Plant(around(layer), *vectors(rng), {"net/penalised/kernel"}, ("net/penalised",))
 
 
+@planted
+def shuffled_predictions(rng: np.random.Generator) -> Plant:
+    """A term with the predictions shuffled, through which TensorFlow has no gradient."""
+    model = around(keras.layers.Activation("tanh", name="tanh"))
+    model.compile(
+        "sgd",
+        lambda y, p: tf.reduce_mean((p - y) ** 2) + 0.1 * tf.reduce_mean(p * tf.random.shuffle(p)),
+    )
+    everything = BEFORE | {"net/after/kernel", "net/after/bias"}
+    return Plant(model, *vectors(rng), everything, ("loss",))
+
+
 class OwnStep(keras.Sequential):
     """A model with a train_step that adds a weight penalty of its own, with a wrong gradient."""
 

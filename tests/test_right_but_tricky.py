@@ -44,8 +44,8 @@ class Case:
 
 Build = Callable[[np.random.Generator], Case]
 TRICKY: dict[str, Build] = {}
-NOT_YET: dict[str, Build] = {}
-"""Right models that are still misjudged."""
+OUT_OF_REACH: dict[str, Build] = {}
+"""Right models of which nothing can be said: they may stay open, but must not be accused."""
 
 
 def tricky(build: Build) -> Build:
@@ -54,9 +54,9 @@ def tricky(build: Build) -> Build:
     return build
 
 
-def not_yet(build: Build) -> Build:
-    """Enter a builder of a right model in the table of those that are still misjudged."""
-    NOT_YET[build.__name__.replace("_", " ")] = build
+def out_of_reach(build: Build) -> Build:
+    """Enter a builder in the table of right models that may stay open."""
+    OUT_OF_REACH[build.__name__.replace("_", " ")] = build
     return build
 
 
@@ -1813,7 +1813,7 @@ def ensembles_by_vectorised_weights(rng: np.random.Generator) -> Case:
 # -- right, and still misjudged --------------------------------------------------------------
 
 
-@not_yet
+@tricky
 def hinge_at_its_margin(rng: np.random.Generator) -> Case:
     """Every prediction sits exactly where the hinge bends."""
     x, _ = vectors(rng)
@@ -1821,7 +1821,7 @@ def hinge_at_its_margin(rng: np.random.Generator) -> Case:
     return Case(net(layer, loss="squared_hinge"), x, np.ones((6, 2)))
 
 
-@not_yet
+@tricky
 def scale_before_layer_normalisation(rng: np.random.Generator) -> Case:
     """LayerNorm takes out the scale before it, but for its epsilon."""
     scale = Formula(lambda z, s: z * (2 + s), {"s": (1,)}, name="scale")
@@ -1829,7 +1829,7 @@ def scale_before_layer_normalisation(rng: np.random.Generator) -> Case:
     return Case(around(scale, norm), *vectors(rng))
 
 
-@not_yet
+@tricky
 def deep_and_exploding(rng: np.random.Generator) -> Case:
     """Ten linear layers with large weights: the first get huge gradients."""
     start = keras.initializers.RandomNormal(stddev=3.0)
@@ -1837,7 +1837,7 @@ def deep_and_exploding(rng: np.random.Generator) -> Case:
     return Case(net(*layers, L.Dense(2)), *vectors(rng))
 
 
-@not_yet
+@tricky
 def trained_to_the_end(rng: np.random.Generator) -> Case:
     """The targets are what the model says: the loss and all gradients are nothing but round-off."""
     x, _ = vectors(rng)
@@ -1845,7 +1845,7 @@ def trained_to_the_end(rng: np.random.Generator) -> Case:
     return Case(model, x, model.predict_on_batch(x))
 
 
-@not_yet
+@tricky
 def buckets_and_integers(rng: np.random.Generator) -> Case:
     """Whole numbers, one-hot codes and buckets of floats in a dictionary of inputs."""
     inputs = {
@@ -1862,7 +1862,7 @@ def buckets_and_integers(rng: np.random.Generator) -> Case:
     return Case(model, x, {"a": rng.normal(size=(4, 2)), "b": rng.normal(size=(4, 1))})
 
 
-@not_yet
+@tricky
 def sampled_softmax(rng: np.random.Generator) -> Case:
     """A loss over a few classes drawn anew at each step."""
 
@@ -1876,7 +1876,7 @@ def sampled_softmax(rng: np.random.Generator) -> Case:
     return Case(net(dense(), layer, loss=lambda y, p: p), x, np.zeros((6, 1)))
 
 
-@not_yet
+@out_of_reach
 def reparametrised_gamma(rng: np.random.Generator) -> Case:
     """Gamma noise whose shape is learnt: an implicit gradient through the sampler."""
 
@@ -1886,7 +1886,7 @@ def reparametrised_gamma(rng: np.random.Generator) -> Case:
     return Case(around(Formula(draw, {"a": (4,)}, name="gamma")), *vectors(rng))
 
 
-@not_yet
+@tricky
 def bootstrapped_targets(rng: np.random.Generator) -> Case:
     """Q-learning: the target is made by the same network, but before the tape begins."""
 
@@ -1901,7 +1901,7 @@ def bootstrapped_targets(rng: np.random.Generator) -> Case:
     return Case(stepping(step, dense(), L.Dense(2)), *vectors(rng))
 
 
-@not_yet
+@tricky
 def targets_under_stop_recording(rng: np.random.Generator) -> Case:
     """The model's own output as a target, made while the tape does not record."""
 
@@ -1916,7 +1916,7 @@ def targets_under_stop_recording(rng: np.random.Generator) -> Case:
     return Case(stepping(step, dense(), L.Dense(2)), *vectors(rng))
 
 
-@not_yet
+@out_of_reach
 def stateful_gamma(rng: np.random.Generator) -> Case:
     """Raw gamma noise whose shape is learnt."""
 
@@ -1926,7 +1926,7 @@ def stateful_gamma(rng: np.random.Generator) -> Case:
     return Case(around(Formula(draw, {"a": (4,)}, name="gamma")), *vectors(rng))
 
 
-@not_yet
+@tricky
 def raw_noise_in_a_loop(rng: np.random.Generator) -> Case:
     """Raw random numbers in a graph loop."""
 
@@ -1939,7 +1939,7 @@ def raw_noise_in_a_loop(rng: np.random.Generator) -> Case:
     return Case(around(L.Lambda(walk)), *vectors(rng))
 
 
-@not_yet
+@tricky
 def raw_noise_in_a_function(rng: np.random.Generator) -> Case:
     """Raw random numbers in a tf.function without a loop."""
 
@@ -1950,7 +1950,7 @@ def raw_noise_in_a_function(rng: np.random.Generator) -> Case:
     return Case(around(L.Lambda(noisy)), *vectors(rng))
 
 
-@not_yet
+@tricky
 def own_generator(rng: np.random.Generator) -> Case:
     """Noise of a tf.random.Generator, whose state is a variable."""
     source = tf.random.Generator.from_seed(4)
@@ -1958,7 +1958,7 @@ def own_generator(rng: np.random.Generator) -> Case:
     return Case(around(noisy), *vectors(rng), raw=(source.state,))
 
 
-@not_yet
+@tricky
 def mixed_up_samples(rng: np.random.Generator) -> Case:
     """Mixup: a raw permutation of the batch and raw beta weights."""
 
@@ -1975,7 +1975,7 @@ def mixed_up_samples(rng: np.random.Generator) -> Case:
     return Case(stepping(step, dense(), L.Dense(2)), *vectors(rng))
 
 
-@not_yet
+@out_of_reach
 def complex_variables(rng: np.random.Generator) -> Case:
     """A raw complex variable: TensorFlow's gradient is the conjugate of the textbook's."""
     start = rng.normal(size=(2,)) + 1j * rng.normal(size=(2,))
@@ -1994,7 +1994,7 @@ def complex_variables(rng: np.random.Generator) -> Case:
     return Case(stepping(step, dense(), L.Dense(2)), *vectors(rng), raw=(phase,))
 
 
-@not_yet
+@out_of_reach
 def masked_by_accidental_zeros(rng: np.random.Generator) -> Case:
     """Masking after a layer whose bias is still zero: the loss jumps as soon as it moves."""
     x, y = series(rng)
@@ -2003,7 +2003,7 @@ def masked_by_accidental_zeros(rng: np.random.Generator) -> Case:
     return Case(net(*layers, shape=(5, 3)), x, y)
 
 
-@not_yet
+@tricky
 def eager_with_kinks_and_dropout(rng: np.random.Generator) -> Case:
     """Eager only, with rectifiers at zero, BatchNorm and dropout."""
 
@@ -2019,7 +2019,7 @@ def eager_with_kinks_and_dropout(rng: np.random.Generator) -> Case:
     return Case(wired(wire, x, {"run_eagerly": True}, two=L.Dense(2), **parts), x, y)
 
 
-@not_yet
+@out_of_reach
 def eager_in_bfloat16(rng: np.random.Generator) -> Case:
     """Eager only, and in mixed bfloat16."""
 
@@ -2034,7 +2034,7 @@ def eager_in_bfloat16(rng: np.random.Generator) -> Case:
     return Case(wired(wire, x, {"run_eagerly": True}, **parts), x, y)
 
 
-@not_yet
+@out_of_reach
 def raw_noise_run_eagerly(rng: np.random.Generator) -> Case:
     """Eager only, with raw noise."""
 
@@ -2048,7 +2048,7 @@ def raw_noise_run_eagerly(rng: np.random.Generator) -> Case:
     return Case(wired(wire, x, {"run_eagerly": True}, one=dense(), two=L.Dense(2)), x, y)
 
 
-@not_yet
+@tricky
 def adversarial_examples(rng: np.random.Generator) -> Case:
     """Inputs moved uphill by a first tape, in a direction that depends on the weights."""
 
@@ -2064,7 +2064,7 @@ def adversarial_examples(rng: np.random.Generator) -> Case:
     return Case(stepping(step, dense(), L.Dense(2)), *vectors(rng))
 
 
-@not_yet
+@tricky
 def proximal_policy(rng: np.random.Generator) -> Case:
     """PPO: old probabilities made before the tape, so that the ratio is one, its slope is not."""
 
@@ -2080,17 +2080,7 @@ def proximal_policy(rng: np.random.Generator) -> Case:
     return Case(stepping(step, dense(), L.Dense(2)), *vectors(rng))
 
 
-@not_yet
-def shuffled_by_raw_numbers(rng: np.random.Generator) -> Case:
-    """A raw permutation of the batch within the loss."""
-
-    def loss(y: Any, p: Any) -> Any:
-        return tf.reduce_mean((p - y) ** 2) + 0.1 * tf.reduce_mean(p * tf.random.shuffle(p))
-
-    return Case(around(dense(), loss=loss), *vectors(rng), reason="stochastic")
-
-
-@not_yet
+@tricky
 def responsibilities_before_the_tape(rng: np.random.Generator) -> Case:
     """EM: soft assignments by the model itself, fixed while its likelihood is raised."""
 
@@ -2155,10 +2145,9 @@ def test_right_but_tricky(name: str) -> None:
     assert not case.reason or case.reason in {v.reason for v in report.variables}, str(report)
 
 
-@pytest.mark.xfail(reason="still misjudged", strict=True)
-@pytest.mark.parametrize("name", NOT_YET)
-def test_right_and_not_yet(name: str) -> None:
-    """A right model that should pass and does not yet."""
-    _, report = examine(NOT_YET[name])
-    assert report.verdict is Verdict.PASS, str(report)
+@pytest.mark.parametrize("name", OUT_OF_REACH)
+def test_out_of_reach(name: str) -> None:
+    """A right model that differences cannot follow may stay open, with a reason; it never fails."""
+    _, report = examine(OUT_OF_REACH[name])
+    assert report.verdict in (Verdict.PASS, Verdict.INCONCLUSIVE), str(report)
     assert report.culprits == (), str(report)

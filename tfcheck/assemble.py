@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-from tfcheck.examine import Finding, parity, some
+from tfcheck.errors import some
+from tfcheck.examine import Finding, parity
 from tfcheck.internals import live_variable
 from tfcheck.judge import Judgement
 from tfcheck.objective import Base, Objective

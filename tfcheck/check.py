@@ -221,18 +221,25 @@ class Checker:
             except (BatchError, ModelError, KeyboardInterrupt):
                 raise
             except Exception as error:  # noqa: BLE001 - the other way may do
-                return self._eagerly(batch, error)
+                return self._eagerly(batch, error, keep=not layers)
         return self._objectives[key]
 
-    def _eagerly(self, batch: Batch, why: Exception) -> Objective:
-        """The step to be run eagerly, for the time being; as before if that is not possible."""
+    def _eagerly(self, batch: Batch, why: Exception, *, keep: bool = True) -> Objective:
+        """The step to be run eagerly; the error that was the reason if that is not possible.
+
+        Args:
+            batch: the debug batch.
+            why: why it is.
+            keep: whether it takes the traced step's place from now on. Defaults to True.
+        """
         try:
             objective = EagerObjective(self._step, batch, why)
         except NoTapeError:
             raise
         except TfcheckError as error:
             raise (why if isinstance(why, TfcheckError) else error) from why
-        self._objectives[self._key(batch, layers=False)] = objective
+        if keep:
+            self._objectives[self._key(batch, layers=False)] = objective
         return objective
 
     def _at(self, batch: Batch) -> tuple[Objective, Base]:
@@ -275,6 +282,8 @@ class Checker:
             return Culprits()
         progress("looking for the culprit", 0, 1)
         try:
+            if not isinstance(objective, EagerObjective):
+                objective = self.objective(batch, layers=True)
             if isinstance(objective, EagerObjective):
                 calls = objective.calls_of_layers(batch)
                 return culprits_among(
@@ -286,7 +295,7 @@ class Checker:
                     progress=progress,
                 )
             return find_culprits(
-                self.objective(batch, layers=True),
+                objective,
                 batch,
                 failed,
                 self.settings,

@@ -78,7 +78,9 @@ class EagerObjective(Objective):
         require_tape(recording, step)
         calls = recording.tape_calls
         self.steps = len(calls)
+        self._weights = [call.output_gradients for call in calls]
         self.draws = (False,) * self.steps
+        self.samples = ("",) * self.steps
         self._applied = list(recording.applied)
         self.received = frozenset(id(applied.variable) for applied in recording.applied)
         self.updates = False
@@ -169,10 +171,18 @@ class EagerObjective(Objective):
             tf.cast(value, tf.float64) if value.dtype.is_floating else tf.convert_to_tensor(value)
             for value in values
         )
-        return self._base(inputs, self._listen_at(inputs))
+        recording = self._listen_at(inputs)
+        self._weights = [call.output_gradients for call in recording.tape_calls]
+        return self._base(inputs, recording)
 
-    def _base(self, inputs: tuple[Any, ...], recording: Recording) -> Base:
-        losses = tuple(map(_value, recording.tape_calls))
+    def _base(
+        self,
+        inputs: tuple[Any, ...],
+        recording: Recording,
+        weights: Sequence[tuple[Any, ...]] | None = None,
+    ) -> Base:
+        weights = weights or [call.output_gradients for call in recording.tape_calls]
+        losses = tuple(map(_value, recording.tape_calls, weights))
         before = {scaled.ref(): loss for scaled, loss in recording.loss_scales}
         return Base(
             inputs=inputs,
@@ -213,7 +223,7 @@ class EagerObjective(Objective):
                 rng = generator(seed, parameter.path, "nudge")
                 change = NUDGE * gaussian(rng, value.shape, scale_of(value))
                 inputs[position] = tf.constant(value + change)
-        found = self._base(tuple(inputs), self._listen_at(inputs))
+        found = self._base(tuple(inputs), self._listen_at(inputs), self._weights)
         # What the training precision made of the point is where the gradients were taken.
         return replace(found, inputs=self._rounded(inputs))
 
@@ -231,7 +241,9 @@ class EagerObjective(Objective):
             calls = self._listen_at(inputs).tape_calls
         except TfcheckError:
             return float("nan")
-        return _value(calls[index]) if len(calls) == self.steps else float("nan")
+        if len(calls) != self.steps:
+            return float("nan")
+        return _value(calls[index], self._weights[index])
 
     def loss_uncut(self, index: int, inputs: Sequence[Any]) -> float:
         """The same as `loss`: a run assigns what it assigns."""
@@ -245,8 +257,9 @@ class EagerObjective(Objective):
         return calls
 
 
-def _value(call: TapeCall) -> float:
-    return float(weighted_total(call.targets, call.output_gradients))
+def _value(call: TapeCall, weights: Sequence[Any]) -> float:
+    """The loss of a call; its weights are those at the point, as they are for the tape."""
+    return float(weighted_total(call.targets, weights))
 
 
 def _scale(call: TapeCall, loss: float, before: dict[Any, Any]) -> float:

@@ -7,6 +7,7 @@ Every message states the rule, the received value and the remedy, in that order:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 
 class TfcheckError(Exception):
@@ -95,3 +96,9 @@ def received(error: Exception) -> str:
 def rule(rule: str, name: str, value: object, remedy: str) -> str:
     """Say the rule, what was received and what to do, in tfcheck's one form."""
     return f"{rule}. Received: {name}={value!r}. {remedy}."
+
+
+def some(names: Sequence[str], shown: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

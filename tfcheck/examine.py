@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfcheck.differences import FIRST_STEP, measure_noise
 from tfcheck.directions import generator, scale_of
-from tfcheck.errors import ParityError, TfcheckError
+from tfcheck.errors import ParityError, TfcheckError, some
 from tfcheck.joint import JOINT_FROM, Member, measure_jointly
 from tfcheck.judge import (
     Judgement,
@@ -279,6 +279,13 @@ class Examination:
                 "stochastic",
                 f"The loss differs between two evaluations at one point: {what} draws new numbers "
                 "each time. Draw them from a keras.random.SeedGenerator.",
+            )
+        if sampling := self.objective.samples[loss]:
+            return Judgement(
+                Verdict.INCONCLUSIVE,
+                "stochastic",
+                f"{sampling} draws from a distribution that is trained. How the samples move with "
+                "it, no difference between two draws shows.",
             )
         error = self._off_parity(loss)
         return None if error is None else Judgement(Verdict.INCONCLUSIVE, "", str(error))
@@ -557,9 +564,3 @@ class _Meter:
 
     def _tell(self) -> None:
         self._progress(self._path, self._done, self._total)
-
-
-def some(names: Sequence[str], shown: int = 4) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

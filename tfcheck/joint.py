@@ -141,4 +141,4 @@ def _groups(members: Sequence[Member], loudest: float) -> Iterator[list[Member]]
     if group:
         yield group
     if silent:
-        yield silent
+        yield sorted(silent, key=lambda member: member.loudness, reverse=True)

@@ -90,11 +90,17 @@ def called_functions(node: Any) -> Iterable[str]:
             yield from (function.name for function in functions_of(value))
 
 
+_OF_SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+
+
 def downstream(nodes: Iterable[Any], sources: Set[str]) -> set[str]:
-    """The names of the nodes, given in program order, that depend on the sources."""
+    """The names of the nodes, given in program order, whose values depend on those of the sources.
+
+    The shape of a value does not depend on it.
+    """
     found = set(sources)
     for node in nodes:
-        if any(ref.split(":")[0] in found for ref in node.input):
+        if node.op not in _OF_SHAPES and any(ref.split(":")[0] in found for ref in node.input):
             found.add(node.name)
     return found
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfcheck.batch import Batch
 from tfcheck.constants import constants_of
 from tfcheck.directions import gaussian, generator, scale_of
-from tfcheck.errors import BatchError, TfcheckError, TraceError, telling_line
+from tfcheck.errors import BatchError, TfcheckError, TraceError, some, telling_line
 from tfcheck.graph_functions import (
     callable_part,
     import_tensors,
@@ -36,6 +36,9 @@ Array = npt.NDArray[np.float64]
 
 NUDGE = 2.0**-7
 """How far `Objective.nudged` moves the variables, relative to their scale."""
+
+ISLAND_STEP = 2.0**-8
+"""Where to begin the search for a step in a loss that is partly computed in float32."""
 
 ASIDE = 2.0**-3
 """By which part `Objective.aside` changes every number: so that gradients change in size, too."""
@@ -106,6 +109,8 @@ class Objective:
         random_ops: operations that draw new numbers at every evaluation.
         draws: for each loss of the step whether it depends on numbers from such operations, which
             are drawn once and held fixed.
+        samples: for each loss of the step the operations that draw from distributions which are
+            learnt, `""` for none.
         lowest: lowest floating precision in the step as trained, such as `"float16"`.
         raw_variables: the trainable `tf.Variable` objects that the step reads, those behind Keras
             variables among them.
@@ -129,7 +134,7 @@ class Objective:
     precision = "float64"
     bits = 53
     notes: tuple[str, ...] = ()
-    first_step: float | None = None
+    first_step: float | None
 
     def __init__(self, traced: TracedStep) -> None:
         recording = traced.recording
@@ -189,8 +194,11 @@ class Objective:
         fetches += [tensor.name for tensor in (*cut_at, *unscaled) if tensor is not None]
         fetches += [applied.gradient.name for applied in self._applied]
         fetches += [weight.name for call in calls for weight in call.weights]
-        pure = purify(graph_def, self._variable_dtypes, fetches)
+        pure = purify(
+            graph_def, self._variable_dtypes, fetches, sources=[tensor.name for tensor in cut_at]
+        )
         self.islands, self.random_ops = pure.islands, pure.random_ops
+        self.first_step = ISLAND_STEP if pure.islands else None
         self._cuts = pure.cuts
         nodes = self._nodes = {node.name: node for node in pure.graph_def.node}
         self._targets = [[pure.tensors[t.name] for t in call.targets] for call in calls]
@@ -198,6 +206,10 @@ class Objective:
         drawn = {name.split(":")[0] for name in pure.drawn.values()}
         self.draws = tuple(
             not drawn.isdisjoint(node.name for node in reachable(nodes, targets))
+            for targets in self._targets[: self.steps]
+        )
+        self.samples = tuple(
+            some(sorted(pure.sampled & {node.name for node in reachable(nodes, targets)}))
             for targets in self._targets[: self.steps]
         )
         self._inputs = [index for index, name in enumerate(self._names) if name in nodes]

@@ -48,6 +48,28 @@ RANDOM = re.compile(
 )
 
 
+STATELESS = {
+    "RandomStandardNormal": "StatelessRandomNormal",
+    "RandomUniform": "StatelessRandomUniform",
+    "TruncatedNormal": "StatelessTruncatedNormal",
+}
+"""Random operations that take a shape, and what draws the same from a seed."""
+
+DRAWING = frozenset(
+    {
+        "AllCandidateSampler",
+        "FixedUnigramCandidateSampler",
+        "LearnedUnigramCandidateSampler",
+        "LogUniformCandidateSampler",
+        "ThreadUnsafeUnigramCandidateSampler",
+        "UniformCandidateSampler",
+        "EagerPyFunc",
+        "PyFunc",
+    }
+)
+"""Other operations that may give something else at every evaluation."""
+
+
 def raised(attribute: Any, becomes: Mapping[int, int]) -> Any:
     """A copy of a type attribute with its low-precision types raised."""
     result = tf.compat.v1.AttrValue()

@@ -17,6 +17,7 @@ Control dependencies are dropped: printing, assertions and state updates are no 
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,9 +42,11 @@ from tfcheck.nodes import (
     types_of,
 )
 from tfcheck.precision import (
+    DRAWING,
     HIGH,
     MIDDLE,
     RANDOM,
+    STATELESS,
     TYPED_BY_MEANING,
     has_form,
     promote_constant,
@@ -60,6 +63,9 @@ _CALLS = {
     "While": (("body", "cond"), "T", "T", 0),
     "StatelessWhile": (("body", "cond"), "T", "T", 0),
 }
+_SKIP = 1_000_003
+"""How far a generator's state moves on where numbers are drawn: anywhere else will do."""
+
 _DROPPED_VARIABLE_OPS = frozenset({"DestroyResourceOp", "VarIsInitializedOp"})
 _SCATTERS = {
     "ResourceScatterAdd": "TensorScatterAdd",
@@ -93,10 +99,12 @@ class PureGraph:
         tensors: new name of every fetched tensor, by its old name.
         cuts: values assigned to variables within the step.
         drawn: for each tensor of raw random numbers, by its name, the tensor to feed in order to
-            hold them fixed; those drawn inside functions cannot be fed.
+            hold them fixed; not of those that a variable has a part in.
         islands: operations that kept a lower precision and depend on a float variable, each as
             `"type (node)"`.
         random_ops: operations that draw new numbers at every evaluation, in the same form.
+        sampled: names of the nodes that draw floats from a distribution which a variable has a
+            part in.
     """
 
     graph_def: Any
@@ -105,6 +113,7 @@ class PureGraph:
     drawn: dict[str, str]
     islands: tuple[str, ...]
     random_ops: tuple[str, ...]
+    sampled: frozenset[str]
 
 
 def purify(
@@ -112,6 +121,7 @@ def purify(
     variables: Mapping[str, tf.DType],
     fetches: Sequence[str],
     *,
+    sources: Iterable[str] = (),
     promote: bool = True,
 ) -> PureGraph:
     """Rewrite a graph into a pure one, by default in float64.
@@ -120,6 +130,8 @@ def purify(
         graph_def: `GraphDef` of a traced function.
         variables: dtype of the variable behind each captured handle, by placeholder name.
         fetches: names of the tensors that are wanted, as in `"add:0"`.
+        sources: names of the tensors, other than variables, that are differentiated with respect
+            to. Defaults to none.
         promote: whether to promote floats to float64. Defaults to True.
 
     Returns:
@@ -142,9 +154,9 @@ def purify(
     result.node.extend(reachable(body.nodes, wanted))
     result.library.function.extend(program.finished.values())
     kept = {node.name for node in result.node}
-    moved = downstream(
-        result.node, {name for name, dtype in variables.items() if dtype.is_floating}
-    )
+    moving = {name for name, dtype in variables.items() if dtype.is_floating}
+    moving |= {names[source].split(":")[0] for source in sources}
+    moved = downstream(result.node, moving)
 
     def noted(notes: Iterable[_Note], among: Set[str]) -> tuple[str, ...]:
         chosen = (note for note in notes if note.in_function or note.node in among)
@@ -154,9 +166,18 @@ def purify(
         result,
         names,
         cuts,
-        {ref: body.resolve(ref) for ref in body.drawn if ref.split(":")[0] in kept},
+        {
+            ref: body.resolve(ref)
+            for ref, discrete in body.drawn
+            if ref.split(":")[0] in kept and (discrete or ref.split(":")[0] not in moved)
+        },
         noted(program.islands, moved),
         noted(program.random_ops, kept),
+        frozenset(
+            ref.split(":")[0]
+            for ref in body.sampled
+            if ref.split(":")[0] in kept and ref.split(":")[0] in moved
+        ),
     )
 
 
@@ -275,7 +296,8 @@ class _Body:
         self.nodes: dict[str, Any] = {}
         self.handles: dict[str, _Handle] = {}
         self.cuts: list[tuple[str, str]] = []
-        self.drawn: list[str] = []
+        self.drawn: list[tuple[str, bool]] = []
+        self.sampled: list[str] = []
         self._alias: dict[str, str] = {}
 
     def resolve(self, ref: str) -> str:
@@ -316,6 +338,8 @@ class _Body:
                 f"Every operation of the training step must be one TensorFlow knows. Received: "
                 f"op={node.op!r}. Load the library that defines it before the check."
             )
+        if self._fix_draw(node, inputs):
+            return
         new = copy_node(node, inputs)
         if not self.program.promote:
             self._keep_functions(new)
@@ -368,10 +392,55 @@ class _Body:
 
     def _note_random(self, node: Any, definition: Any) -> bool:
         random = bool(RANDOM.match(node.op))
-        if random and definition.is_stateful:
+        if random and any(
+            tf.as_dtype(dtype).is_floating for dtype in tensor_types(node, definition.output_arg)
+        ):
+            self.sampled.append(node.name)
+        if (random and definition.is_stateful) or (node.op in DRAWING and not self.in_function):
             self.program.random_ops.append(_Note(node.op, node.name, self.in_function))
-            self.drawn += output_refs(node, definition, self.in_function)
+        else:
+            return random
+        refs = output_refs(node, definition, self.in_function)
+        types = tensor_types(node, definition.output_arg)
+        self.drawn += [
+            (ref, not tf.as_dtype(dtype).is_floating)
+            for ref, dtype in zip(refs, types, strict=True)
+        ]
         return random
+
+    def _fix_draw(self, node: Any, inputs: list[str]) -> bool:
+        """Rewrite a random operation so that what it draws can be held fixed, if it must be."""
+        if node.op == "RandomShuffle" and not self.in_function:
+            self._shuffle(node, inputs[0])
+            return True
+        stateless = STATELESS.get(node.op)
+        if stateless is None or not self.in_function:
+            return False
+        # In a function there is nothing to feed, so a seed takes the place of a state.
+        digest = zlib.crc32(node.name.encode())
+        seed = self._constant(f"{node.name}/seed", [digest & 0xFFFF, digest >> 16])
+        dtype = node.attr["dtype" if "dtype" in node.attr else "Tout"].type
+        types = {"dtype": dtype, "T": node.attr["T"].type, "Tseed": tf.int32.as_datatype_enum}
+        ref = self._emit(node.name, stateless, (inputs[0], seed, *inputs[1:]), **types)
+        visible = self.program.visible(dtype)
+        if visible != dtype:
+            self._alias[ref] = self._cast(f"{node.name}/raised", ref, dtype, visible)
+        return True
+
+    def _shuffle(self, node: Any, value: str) -> None:
+        """Shuffling as gathering by a random permutation, which can be held fixed."""
+        whole = tf.int32.as_datatype_enum
+        name, dtype = node.name, self.program.visible(node.attr["T"].type)
+        zero = self._constant(f"{name}/zero", 0)
+        shape = self._emit(f"{name}/shape", "Shape", (value,), T=dtype, out_type=whole)
+        types = {"Tindices": whole, "Taxis": whole}
+        count = self._emit(f"{name}/count", "GatherV2", (shape, zero, zero), Tparams=whole, **types)
+        one = self._constant(f"{name}/one", 1)
+        order = self._emit(f"{name}/order", "Range", (zero, count, one), Tidx=whole)
+        permutation = self._emit(f"{name}/permutation", "RandomShuffle", (order,), T=whole)
+        self._emit(name, "GatherV2", (value, permutation, zero), Tparams=dtype, **types)
+        self.program.random_ops.append(_Note(node.op, name, self.in_function))
+        self.drawn.append((permutation, True))
 
     def _promote_attributes(self, node: Any, definition: Any) -> bool:
         """Set a node's types to the highest precision with a kernel; False if below float64."""
@@ -526,6 +595,11 @@ class _Body:
                     Tindices=node.attr["Tindices"].type,
                 )
                 self._assign(handle, name, scattered)
+            case "RngReadAndSkip":
+                old = self._emit(name, "Identity", (value,), T=dtype)
+                self._alias[ref] = old
+                step = self._constant(f"{name}/step", _SKIP, tf.int64)
+                handle.value = self._emit(f"{name}/skipped", "AddV2", (value, step), T=dtype)
             case op if op in _DROPPED_VARIABLE_OPS:
                 pass
             case _:
@@ -552,10 +626,10 @@ class _Body:
     def _cast(self, name: str, ref: str, source: int, target: int) -> str:
         return self._emit(name, "Cast", (ref,), SrcT=source, DstT=target)
 
-    def _constant(self, name: str, value: int) -> str:
-        tensor = tf.make_tensor_proto(value, dtype=tf.int32)
+    def _constant(self, name: str, value: int | list[int], dtype: tf.DType = tf.int32) -> str:
+        tensor = tf.make_tensor_proto(value, dtype=dtype)
         attribute = tf.compat.v1.AttrValue(tensor=tensor)
-        return self._emit(name, "Const", (), value=attribute, dtype=tf.int32.as_datatype_enum)
+        return self._emit(name, "Const", (), value=attribute, dtype=dtype.as_datatype_enum)
 
 
 def _impure(node: Any) -> TraceError:
