@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
 from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import BatchError, TraceError, telling_line
@@ -72,6 +73,8 @@ class Base:
         gradients: analytic gradient for each parameter; None where the tape gave None.
         errors: for each loss what its tape raised in place of gradients, `""` for nothing.
         applied: what the optimizers were given, in the order of their calls.
+        gradients_as_trained: the gradient of each parameter of the step's own losses in the
+            training precision, None where it is unknown; empty where none is.
     """
 
     inputs: tuple[tf.Tensor, ...]
@@ -81,6 +84,7 @@ class Base:
     gradients: tuple[Array | None, ...]
     errors: tuple[str, ...]
     applied: tuple[Array, ...] = ()
+    gradients_as_trained: tuple[Trained | None, ...] = ()
 
 
 class Objective:
@@ -146,7 +150,13 @@ class Objective:
         )
         self.lowest = lowest_float(graph_def)
         self._build(graph_def, _unscaled(recording))
-        self._build_as_trained(graph_def)
+        self._as_trained = AsTrained(
+            graph_def,
+            self._names,
+            self._variable_dtypes,
+            self._calls[: self.steps],
+            differentiate=not self.layer_calls,
+        )
         self._find_parameters()
 
     def _build(self, graph_def: Any, unscaled: Sequence[tf.Tensor | None]) -> None:
@@ -260,50 +270,6 @@ class Objective:
             )
         return self._functions[kind, loss]
 
-    def _build_as_trained(self, graph_def: Any) -> None:
-        """Import the forward part of the training step in its own precision."""
-        calls = self._calls[: self.steps]
-        fetches = [
-            tensor.name
-            for call in calls
-            for tensor in (*call.targets, *call.output_gradients)
-            if tensor is not None
-        ]
-        pure = purify(graph_def, self._variable_dtypes, fetches, promote=False)
-        present = {node.name for node in pure.graph_def.node}
-        self._as_trained_inputs = [
-            index for index, name in enumerate(self._names) if name in present
-        ]
-
-        def imported() -> list[tf.Tensor]:
-            tensors = import_tensors(pure.graph_def, [*pure.tensors.values(), *pure.drawn.values()])
-
-            def new(tensor: tf.Tensor | None) -> tf.Tensor | None:
-                return (
-                    None
-                    if tensor is None
-                    else tf.cast(tensors[pure.tensors[tensor.name]], tf.float64)
-                )
-
-            return [
-                weighted_total(
-                    [new(target) for target in call.targets],
-                    [new(w) for w in call.output_gradients],
-                )
-                for call in calls
-            ]
-
-        whole = tf.compat.v1.wrap_function(imported, [])
-        feeds = [
-            whole.graph.as_graph_element(f"{self._names[index]}:0")
-            for index in self._as_trained_inputs
-        ]
-        self._as_trained_drawn = {
-            ref: whole.graph.as_graph_element(name) for ref, name in pure.drawn.items()
-        }
-        feeds += self._as_trained_drawn.values()
-        self._as_trained = callable_part(whole, feeds, whole.structured_outputs)
-
     def _find_parameters(self) -> None:
         position_of = {self._names[index]: position for position, index in enumerate(self._inputs)}
         placeholder_of = {
@@ -337,14 +303,7 @@ class Objective:
         Args:
             batch: a batch with the shapes and dtypes that were traced.
         """
-        values: list[Any] = list(batch.tensors)
-        for outside, placeholder in self._captured:
-            dtype = self._variable_dtypes.get(placeholder.op.name)
-            values.append(
-                outside
-                if dtype is None
-                else tf.raw_ops.ReadVariableOp(resource=outside, dtype=dtype)
-            )
+        values = self._values(batch)
         inputs = [
             values[index]
             if feed.dtype in (tf.resource, tf.variant, tf.string)
@@ -353,13 +312,7 @@ class Objective:
         ]
         found = self._run(inputs)
         point = (*inputs, *found["held"])
-        as_trained = self._as_trained(
-            *(values[index] for index in self._as_trained_inputs),
-            *(
-                tf.cast(point[self._position_of_drawn[ref]], tensor.dtype)
-                for ref, tensor in self._as_trained_drawn.items()
-            ),
-        )
+        trained = self._as_trained.at(values, self._drawn(point))
         scales = [
             float(scale) if np.isfinite(scale) and scale != 0 else 1.0 for scale in found["scales"]
         ]
@@ -371,12 +324,54 @@ class Objective:
         return Base(
             inputs=point,
             losses=tuple(float(loss) for loss in found["losses"]),
-            losses_as_trained=tuple(float(loss) for loss in as_trained),
+            losses_as_trained=trained.losses,
             scales=(*scales, *(1.0 for _ in self._calls[len(scales) :])),
             gradients=tuple(gradients),
             errors=found["errors"],
             applied=tuple(np.asarray(value, np.float64) for value in found["applied"]),
+            gradients_as_trained=trained.gradients,
         )
+
+    def trained_at(self, batch: Batch, base: Base) -> Evaluated:
+        """Losses and gradients at a point, in the precision that trains.
+
+        Args:
+            batch: the batch of the point, for what it holds beside floats.
+            base: the point.
+        """
+        return self._as_trained.at(self._values_at(batch, base), self._drawn(base.inputs))
+
+    def compiled_at(self, batch: Batch, base: Base) -> Evaluated:
+        """The same as `trained_at` where XLA compiles the step.
+
+        Raises:
+            TraceError: if XLA cannot.
+        """
+        values = self._values_at(batch, base)
+        return self._as_trained.compiled_at(values, self._drawn(base.inputs))
+
+    def _values_at(self, batch: Batch, base: Base) -> list[Any]:
+        values = self._values(batch)
+        for position, index in enumerate(self._inputs):
+            if self._feeds[position].dtype.is_floating:
+                values[index] = tf.cast(base.inputs[position], values[index].dtype)
+        return values
+
+    def _values(self, batch: Batch) -> list[Any]:
+        """A tensor for each input that was traced, in its own precision, as things stand now."""
+        values: list[Any] = list(batch.tensors)
+        for outside, placeholder in self._captured:
+            dtype = self._variable_dtypes.get(placeholder.op.name)
+            values.append(
+                outside
+                if dtype is None
+                else tf.raw_ops.ReadVariableOp(resource=outside, dtype=dtype)
+            )
+        return values
+
+    def _drawn(self, point: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The raw random numbers that a point holds fixed, by the names of their tensors."""
+        return {ref: point[position] for ref, position in self._position_of_drawn.items()}
 
     def paths_before(self, loss: int) -> set[str]:
         """Paths of what the step is differentiated for and this loss is computed from."""
