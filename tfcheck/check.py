@@ -36,7 +36,8 @@ from tfcheck.preconditions import (
 from tfcheck.report import GradientReport, ObjectiveSummary, Settings
 from tfcheck.steps import LossFunction, Step, layer_step, model_step, plain_call, repeated_call
 from tfcheck.tracing import build_layer, trace
-from tfcheck.verdict import Thresholds, Verdict
+from tfcheck.training_precision import with_precision
+from tfcheck.verdict import PRECISION, Thresholds, Verdict
 
 
 def check_gradients(
@@ -53,6 +54,7 @@ def check_gradients(
     thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen, and shown in help()
     expected_mismatch: Sequence[str] = (),
     seed: int = 0,
+    precision: float = PRECISION,
 ) -> GradientReport:
     """Check a model's gradients on one batch against finite differences in float64.
 
@@ -79,6 +81,9 @@ def check_gradients(
             estimator's. A declared layer covers the variables before it, where no other layer is
             wrong. Defaults to none.
         seed: seeds the random directions. Defaults to 0.
+        precision: a layer is named imprecise when the gradients that train, in float32 or less,
+            are further than this from those in float64, as a similarity score. No verdict depends
+            on it. Defaults to 0.2.
 
     Returns:
         A frozen `GradientReport`.
@@ -103,6 +108,7 @@ def check_gradients(
         thresholds=thresholds,
         expected_mismatch=expected_mismatch,
         seed=seed,
+        precision=precision,
     )
     require_backend()
     return GradientChecker(model, settings, loss_fn).check(first_batch(x, y, sample_weight))
@@ -118,6 +124,7 @@ def check_layer(
     thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen, and shown in help()
     expected_mismatch: Sequence[str] = (),
     seed: int = 0,
+    precision: float = PRECISION,
 ) -> GradientReport:
     """Check a layer's gradients by themselves, as in a unit test.
 
@@ -138,6 +145,7 @@ def check_layer(
         thresholds: as for `check_gradients`. Defaults to `Thresholds()`.
         expected_mismatch: as for `check_gradients`. Defaults to none.
         seed: as for `check_gradients`. Defaults to 0.
+        precision: as for `check_gradients`. Defaults to 0.2.
 
     Returns:
         A frozen `GradientReport`. An input stands in it as a variable of the layer, named `input`,
@@ -162,6 +170,7 @@ def check_layer(
         thresholds=thresholds,
         expected_mismatch=expected_mismatch,
         seed=seed,
+        precision=precision,
     )
     require_backend()
     require_layer(layer)
@@ -332,7 +341,7 @@ class Checker:
             return report(unchecked(self.model), set(), notes=notes, culprits=(), objective=summary)
         objective, base = examination.objective, examination.base
         declared = declared_by(objective, self.settings.expected_mismatch, self.model)
-        findings = examination.examine()
+        findings = with_precision(examination.examine(), objective, base)
         wrongly = misapplied(objective, base)
         found = self._culprits(objective, batch, findings, declared, progress)
         culprits = found.paths

@@ -30,6 +30,7 @@ REASON_NAMES = {
     "stochastic": "random",
     "declared": "declared",
     "unchecked": "unchecked",
+    "compiled": "under XLA",
 }
 
 REASON_SENTENCES = {
@@ -43,6 +44,7 @@ REASON_SENTENCES = {
     "stochastic": "The loss is random here: two evaluations at one point differ.",
     "declared": "Declared as an expected mismatch, so it does not count.",
     "unchecked": "It could not be checked; the notes say why.",
+    "compiled": "It is right without XLA, but fit compiles the step with XLA.",
 }
 
 HOW_TO_READ = (
