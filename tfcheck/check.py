@@ -17,9 +17,11 @@ from tfcheck.assemble import (
     frozen_paths,
     summarise_objective,
     unchecked,
+    unscaled,
     untouched_notes,
 )
 from tfcheck.batch import Batch, first_batch, layer_inputs
+from tfcheck.compiled import compare_compiled
 from tfcheck.culprits import Culprits, culprits_among, find_culprits
 from tfcheck.declared import Declared, declared_by
 from tfcheck.eager import EagerObjective
@@ -348,13 +350,22 @@ class Checker:
         if wrongly.keys() - declared.variables:
             culprits = tuple(dict.fromkeys([*culprits, "train_step"]))
             findings = [blame(finding, wrongly) for finding in findings]
+        compiled = compare_compiled(self.model, examination, findings, batch)
+        findings = [compiled.judged(finding) for finding in findings]
         progress("done", 1, 1)
         return report(
             findings,
             declared.variables | found.explained,
             culprits=culprits,
-            objective=summarise_objective(objective, base, self.settings.phase),
-            notes=(*examination.notes, *untouched_notes(self.model, objective)),
+            objective=replace(
+                summarise_objective(objective, base, self.settings.phase),
+                compiled_losses=unscaled(compiled.losses, base),
+            ),
+            notes=(
+                *examination.notes,
+                *untouched_notes(self.model, objective),
+                *compiled.notes,
+            ),
             evaluations=examination.evaluations,
         )
 

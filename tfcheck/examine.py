@@ -99,7 +99,7 @@ class Examination:
 
     def _off_parity(self, loss: int) -> ParityError | None:
         value, trained = self.base.losses[loss], self.base.losses_as_trained[loss]
-        if not math.isfinite(value) or abs(value - trained) <= self._parity_limit(loss):
+        if not math.isfinite(value) or abs(value - trained) <= self.parity_limit(loss):
             return None
         return ParityError(
             "The float64 graph must compute the loss that is trained. Received: "
@@ -257,7 +257,7 @@ class Examination:
         error = self._off_parity(loss)
         return None if error is None else Judgement(Verdict.INCONCLUSIVE, "", str(error))
 
-    def _parity_limit(self, loss: int) -> float:
+    def parity_limit(self, loss: int) -> float:
         """How far training precision may move the loss: further where variables move it more.
 
         A loss that training has made small is a difference of larger numbers, and as uncertain as
