@@ -25,6 +25,7 @@ from tfcheck.compiled import compare_compiled
 from tfcheck.culprits import Culprits, culprits_among, find_culprits
 from tfcheck.declared import Declared, declared_by
 from tfcheck.eager import EagerObjective
+from tfcheck.eager_losses import eager_losses, notes_on_eager
 from tfcheck.errors import BatchError, ModelError, NoTapeError, TfcheckError, TraceError
 from tfcheck.examine import Examination, Finding, Progress
 from tfcheck.listening import EagerCall
@@ -195,6 +196,7 @@ class Checker:
         self.settings = settings
         self._step = step
         self._objectives: dict[Any, Objective] = {}
+        self._eager_is_known = False
 
     def _key(self, batch: Batch, *, layers: bool) -> Any:
         return (
@@ -294,6 +296,13 @@ class Checker:
         except (TfcheckError, tf.errors.OpError):
             return Culprits()
 
+    def _eager_losses(self, examination: Examination, batch: Batch) -> tuple[float, ...]:
+        """The losses of the step run eagerly, once for all checks; none where it only runs so."""
+        if self._eager_is_known or isinstance(examination.objective, EagerObjective):
+            return ()
+        self._eager_is_known = True
+        return eager_losses(self._step, examination, batch)
+
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
         """Paths of the inputs and variables that are wrong when a layer is called by itself."""
         step, batch = repeated_call(call)
@@ -352,6 +361,7 @@ class Checker:
             findings = [blame(finding, wrongly) for finding in findings]
         compiled = compare_compiled(self.model, examination, findings, batch)
         findings = [compiled.judged(finding) for finding in findings]
+        eager = self._eager_losses(examination, batch)
         progress("done", 1, 1)
         return report(
             findings,
@@ -360,11 +370,13 @@ class Checker:
             objective=replace(
                 summarise_objective(objective, base, self.settings.phase),
                 compiled_losses=unscaled(compiled.losses, base),
+                eager_losses=unscaled(eager, base),
             ),
             notes=(
                 *examination.notes,
                 *untouched_notes(self.model, objective),
                 *compiled.notes,
+                *notes_on_eager(self.model, eager, examination),
             ),
             evaluations=examination.evaluations,
         )

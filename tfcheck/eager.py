@@ -110,22 +110,7 @@ class EagerObjective(Objective):
     # -- running the step --------------------------------------------------------------------
 
     def _listen(self, batch: Batch) -> Recording:
-        recording = Recording()
-        owner = self._step.owner
-        with (
-            unchanged(owner),
-            variables_kept(owner),
-            dropout_off(owner),
-            listening(recording),
-            functions_written_out(),
-        ):
-            try:
-                self._step.run(batch.structure, recording)
-            except (TraceError, ModelError):
-                raise
-            except Exception as error:
-                raise explain(error, batch, self.source) from error
-        return recording
+        return listen_eagerly(self._step, batch)
 
     def _listen_at(self, inputs: Sequence[Any]) -> Recording:
         count = len(self._batch.tensors)
@@ -159,7 +144,7 @@ class EagerObjective(Objective):
         return self._base(inputs, self._listen_at(inputs))
 
     def _base(self, inputs: tuple[Any, ...], recording: Recording) -> Base:
-        losses = tuple(map(_value, recording.tape_calls))
+        losses = tuple(map(value_of, recording.tape_calls))
         before = {scaled.ref(): loss for scaled, loss in recording.loss_scales}
         return Base(
             inputs=inputs,
@@ -206,7 +191,7 @@ class EagerObjective(Objective):
             calls = self._listen_at(inputs).tape_calls
         except TfcheckError:
             return float("nan")
-        return _value(calls[index]) if len(calls) == self.steps else float("nan")
+        return value_of(calls[index]) if len(calls) == self.steps else float("nan")
 
     def calls_of_layers(self, batch: Batch) -> list[EagerCall]:
         """The calls of layers that the step makes, inner ones first."""
@@ -216,7 +201,37 @@ class EagerObjective(Objective):
         return calls
 
 
-def _value(call: TapeCall) -> float:
+def listen_eagerly(step: Step, batch: Batch) -> Recording:
+    """Run a step once eagerly, dropout silenced, and put back all that it changes.
+
+    Args:
+        step: the step.
+        batch: the batch to run it on.
+
+    Raises:
+        BatchError: if the model rejects the batch.
+        ModelError: if the model is not built.
+        TraceError: if the step raises for another reason.
+    """
+    recording = Recording()
+    with (
+        unchanged(step.owner),
+        variables_kept(step.owner),
+        dropout_off(step.owner),
+        listening(recording),
+        functions_written_out(),
+    ):
+        try:
+            step.run(batch.structure, recording)
+        except (TraceError, ModelError):
+            raise
+        except Exception as error:
+            raise explain(error, batch, step.source) from error
+    return recording
+
+
+def value_of(call: TapeCall) -> float:
+    """The value of what a call of a tape differentiates."""
     return float(weighted_total(call.targets, call.output_gradients))
 
 
