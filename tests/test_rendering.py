@@ -826,7 +826,7 @@ VARIABLES = st.builds(
     note=st.text(max_size=20),
     precision_error=NUMBERS,
     trained_norm=NUMBERS,
-    compiled_distance=NUMBERS,
+    compiled_distance=st.none() | NUMBERS,
 )
 REPORTS = st.builds(
     GradientReport,

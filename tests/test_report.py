@@ -46,7 +46,7 @@ VARIABLES = st.builds(
     note=st.text(),
     precision_error=NUMBERS,
     trained_norm=NUMBERS,
-    compiled_distance=NUMBERS,
+    compiled_distance=st.none() | NUMBERS,
 )
 LAYERS = st.builds(
     LayerReport, st.text(), NUMBERS, VERDICTS, st.lists(VARIABLES, max_size=3).map(tuple)

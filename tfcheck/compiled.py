@@ -54,7 +54,7 @@ class CompiledPath:
     def judged(self, finding: Finding) -> Finding:
         """A finding with what the compiled path says of its variable; no verdict gets better."""
         path = finding.report.path
-        report = replace(finding.report, compiled_distance=self.distances.get(path, math.nan))
+        report = replace(finding.report, compiled_distance=self.distances.get(path))
         wrong = self.wrong.get(path)
         if wrong is not None and wrong.verdict.severity > report.verdict.severity:
             report = replace(

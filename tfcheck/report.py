@@ -74,8 +74,8 @@ class VariableReport:
         precision_error: ‖g_t − g‖ / (‖g_t‖ + ‖g‖), where g_t is the tape's gradient in the
             precision that trains and g the one in float64; `nan` where unknown or not applicable.
         trained_norm: ‖g_t‖.
-        compiled_distance: the same distance between the gradient compiled with XLA and g_t; `nan`
-            where `fit` does not compile the step.
+        compiled_distance: the same distance between the gradient compiled with XLA and g_t; None
+            where they were not compared, as where `fit` does not compile the step.
     """
 
     path: str
@@ -92,7 +92,7 @@ class VariableReport:
     note: str = ""
     precision_error: float = math.nan
     trained_norm: float = math.nan
-    compiled_distance: float = math.nan
+    compiled_distance: float | None = None
 
     @property
     def name(self) -> str:
@@ -377,12 +377,14 @@ def _variable_from(content: dict[str, Any]) -> VariableReport:
     )
     numbers = ("score", "analytic_norm", "numerical_norm", "error_bar", "detectable_error")
     # Reports of version 0.1 lack the latter.
-    later = ("precision_error", "trained_norm", "compiled_distance")
+    later = ("precision_error", "trained_norm")
+    compiled_distance = content.get("compiled_distance")
     return VariableReport(
         **{
             **content,
             **{name: float(content[name]) for name in numbers},
             **{name: float(content[name]) for name in later if name in content},
+            "compiled_distance": None if compiled_distance is None else float(compiled_distance),
             "shape": tuple(content["shape"]),
             "verdict": Verdict(content["verdict"]),
             "worst": worst,
