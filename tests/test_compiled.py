@@ -21,9 +21,14 @@ X = RNG.normal(size=(8, 5)).astype("float32")
 Y = RNG.normal(size=(8, 1)).astype("float32")
 
 
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Seed what layers draw their initial weights from."""
+    keras.utils.set_random_seed(2)
+
+
 def network(*layers: keras.layers.Layer, width: int = 5, **compiling: Any) -> keras.Model:
     """A model `net` of these layers and a last one `out`, which `fit` compiles with XLA."""
-    keras.utils.set_random_seed(2)
     model = keras.Sequential([keras.Input((width,)), *layers, L.Dense(1, name="out")], name="net")
     model.compile(**{"optimizer": "sgd", "loss": "mse", "jit_compile": True, **compiling})
     return model

@@ -23,9 +23,14 @@ X = RNG.normal(size=(8, 5)).astype("float32")
 Y = (RNG.normal(size=(8, 1)) > 0).astype("float32")
 
 
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Seed what layers draw their initial weights from."""
+    keras.utils.set_random_seed(2)
+
+
 def network(*layers: Any, loss: str = "binary_crossentropy", **compiling: Any) -> keras.Model:
     """A compiled model `net` of these layers."""
-    keras.utils.set_random_seed(2)
     model = keras.Sequential([keras.Input((5,)), *layers], name="net")
     model.compile("sgd", loss, **compiling)
     return model
@@ -87,7 +92,10 @@ def test_nothing_changes() -> None:
 class RawNoise(keras.layers.Layer):
     """Numbers from TensorFlow's global generator: others in each run."""
 
+    ran_eagerly = False
+
     def call(self, x: Any) -> Any:
+        RawNoise.ran_eagerly |= tf.executing_eagerly()
         return x + tf.random.normal(tf.shape(x))
 
 
@@ -117,6 +125,7 @@ def test_steps_without_an_eager_loss_are_left_alone(layer: type[keras.layers.Lay
     assert report.verdict is Verdict.PASS, str(report)
     assert report.objective.eager_losses == ()
     assert said(report) == []
+    assert not RawNoise.ran_eagerly
 
 
 def test_only_the_first_check_runs_eagerly() -> None:
