@@ -14,9 +14,9 @@ from tfcheck.callbacks.checkpoints import Checkpoints, TrainingState
 from tfcheck.check import GradientChecker
 from tfcheck.errors import GradientCheckFailed, ModelError, TfcheckError
 from tfcheck.preconditions import make_settings, require_backend, require_choice
-from tfcheck.report import GradientReport, ObjectiveSummary
+from tfcheck.report import GradientReport, ObjectiveSummary, VariableReport
 from tfcheck.steps import LossFunction
-from tfcheck.verdict import Thresholds, Verdict
+from tfcheck.verdict import PRECISION, Thresholds, Verdict
 
 
 class GradientCheckWarning(UserWarning):
@@ -48,8 +48,8 @@ class GradientCheck(keras.callbacks.Callback):
         tracking: `"mlflow"` logs to the active MLflow run or one of its own; None logs nothing.
             Defaults to `"mlflow"`.
         run_id: the MLflow run to log to. Defaults to the active one.
-        loss_fn, phase, method, directions, epsilon, thresholds, expected_mismatch, seed: as for
-            `tfcheck.check_gradients`.
+        loss_fn, phase, method, directions, epsilon, thresholds, expected_mismatch, seed, precision:
+            as for `tfcheck.check_gradients`.
 
     Attributes:
         reports: the reports of this training so far, a tuple, oldest first.
@@ -89,6 +89,7 @@ class GradientCheck(keras.callbacks.Callback):
         thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen, and shown in help()
         expected_mismatch: Sequence[str] = (),
         seed: int = 0,
+        precision: float = PRECISION,
     ) -> None:
         super().__init__()
         require_backend()
@@ -104,6 +105,7 @@ class GradientCheck(keras.callbacks.Callback):
             thresholds=thresholds,
             expected_mismatch=expected_mismatch,
             seed=seed,
+            precision=precision,
         )
         self.on_fail = on_fail
         self.on_error = on_error
@@ -250,13 +252,17 @@ class GradientCheck(keras.callbacks.Callback):
 
 def _failure_message(report: GradientReport) -> str:
     failing = [variable for variable in report.worst_first if variable.verdict is Verdict.FAIL]
-    named = ", ".join(f"{variable.path} (score {variable.score:.1e})" for variable in failing[:3])
+    named = ", ".join(f"{variable.path} ({_how_wrong(variable)})" for variable in failing[:3])
     more = f" and {len(failing) - 3} more" if len(failing) > 3 else ""
     culprits = f" Culprit: {', '.join(report.culprits)}." if report.culprits else ""
     return (
         f"Gradient check at {report.checkpoint} (step {report.step}): the gradient is wrong for "
         f"{named}{more}.{culprits} print(callback.reports[-1]) shows all."
     )
+
+
+def _how_wrong(variable: VariableReport) -> str:
+    return "under XLA" if variable.reason == "compiled" else f"score {variable.score:.1e}"
 
 
 def _error_report(

@@ -139,6 +139,14 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
     show_default=True,
     help="Seeds the directions and a function's weights.",
 )
+@click.option(
+    "--precision",
+    type=float,
+    metavar="SCORE",
+    default=_DEFAULTS.precision,
+    show_default=True,
+    help="Name layers whose gradients in training are further than this from float64.",
+)
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the report as JSON.")
 @click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write it as a web page.")
 @click.option(
@@ -173,6 +181,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
     concerning: float,
     expected_mismatch: tuple[str, ...],
     seed: int,
+    precision: float,
     json_file: Path | None,
     html_file: Path | None,
     mlflow: bool,
@@ -212,6 +221,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
             thresholds=thresholds,
             expected_mismatch=expected_mismatch,
             seed=seed,
+            precision=precision,
         )
         progress("loading the model", 0, 0)
         checker = GradientChecker(load_model(source, imports, unsafe, loss, seed), settings)

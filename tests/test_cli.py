@@ -458,6 +458,7 @@ def test_options_reach_the_check() -> None:
         "--concerning": "1e-2",
         "--expected-mismatch": "first/*",
         "--seed": "5",
+        "--precision": "0.3",
     }
     given = [word for option in options.items() for word in option]
     result = audit(
@@ -466,7 +467,7 @@ def test_options_reach_the_check() -> None:
     assert result.exit_code == 0, result.output
     settings = GradientReport.load("r.json").settings
     assert (settings.phase, settings.method, settings.directions) == ("inference", "full", 2)
-    assert (settings.epsilon, settings.seed) == (1e-6, 5)
+    assert (settings.epsilon, settings.seed, settings.precision) == (1e-6, 5, 0.3)
     bands = settings.thresholds
     assert (bands.great, bands.okay, bands.concerning) == (1e-6, 1e-4, 1e-2)
     assert settings.expected_mismatch == ("first/*", "last/bias")

@@ -824,6 +824,9 @@ VARIABLES = st.builds(
     ).map(tuple),
     detectable_error=NUMBERS,
     note=st.text(max_size=20),
+    precision_error=NUMBERS,
+    trained_norm=NUMBERS,
+    compiled_distance=st.none() | NUMBERS,
 )
 REPORTS = st.builds(
     GradientReport,

@@ -44,6 +44,9 @@ VARIABLES = st.builds(
     worst=st.lists(COORDINATES, max_size=2).map(tuple),
     detectable_error=NUMBERS,
     note=st.text(),
+    precision_error=NUMBERS,
+    trained_norm=NUMBERS,
+    compiled_distance=st.none() | NUMBERS,
 )
 LAYERS = st.builds(
     LayerReport, st.text(), NUMBERS, VERDICTS, st.lists(VARIABLES, max_size=3).map(tuple)
@@ -67,6 +70,10 @@ REPORTS = st.builds(
         precision=st.text(),
         islands=NAMES,
         random_ops=NAMES,
+        trained_precision=st.text(),
+        trained_losses=st.lists(NUMBERS, max_size=2).map(tuple),
+        compiled_losses=st.lists(NUMBERS, max_size=2).map(tuple),
+        eager_losses=st.lists(NUMBERS, max_size=2).map(tuple),
     ),
     frozen=NAMES,
     settings=st.builds(
@@ -75,6 +82,7 @@ REPORTS = st.builds(
         directions=st.integers(1, 99),
         thresholds=THRESHOLDS,
         expected_mismatch=NAMES,
+        precision=st.floats(1e-9, 1.0),
         batch_size=st.none() | st.integers(1, 512),
         version=st.text(),
     ),

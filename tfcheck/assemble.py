@@ -21,17 +21,23 @@ from tfcheck.verdict import Verdict, worst
 
 def summarise_objective(objective: Objective, base: Base, phase: str) -> ObjectiveSummary:
     """What the report says of the objective."""
-    losses = tuple(loss / scale for loss, scale in zip(base.losses, base.scales, strict=True))
     parities = [parity(a, b) for a, b in zip(base.losses, base.losses_as_trained, strict=True)]
     return ObjectiveSummary(
         source=objective.source,
         phase=phase,
-        losses=losses,
+        losses=unscaled(base.losses, base),
         parity=max(parities),
         precision=objective.precision,
         islands=objective.islands,
         random_ops=objective.random_ops,
+        trained_precision=objective.lowest,
+        trained_losses=unscaled(base.losses_as_trained, base),
     )
+
+
+def unscaled(losses: Sequence[float], base: Base) -> tuple[float, ...]:
+    """Losses without the scale that the optimizer puts on them."""
+    return tuple(loss / scale for loss, scale in zip(losses, base.scales, strict=False))
 
 
 def assemble(findings: Sequence[Finding], declared: Set[str], **fields: Any) -> GradientReport:

@@ -19,6 +19,7 @@ from tfcheck.assemble import (
     never_trained,
     summarise_objective,
     unchecked,
+    unscaled,
     untouched_notes,
     untrained,
 )
@@ -28,6 +29,7 @@ from tfcheck.compiled_step import CompiledStep
 from tfcheck.culprits import Culprits, culprits_among, find_culprits
 from tfcheck.declared import Declared, declared_by
 from tfcheck.eager import EagerObjective
+from tfcheck.eager_losses import eager_losses, notes_on_eager
 from tfcheck.errors import BatchError, ModelError, NoTapeError, TfcheckError, TraceError
 from tfcheck.examine import Examination, Finding, Progress
 from tfcheck.judge import Judgement
@@ -49,7 +51,9 @@ from tfcheck.steps import (
     repeated_call,
 )
 from tfcheck.tracing import build_layer, trace
-from tfcheck.verdict import Thresholds, Verdict
+from tfcheck.training_precision import with_precision
+from tfcheck.verdict import PRECISION, Thresholds, Verdict
+from tfcheck.xla import compare_compiled
 
 
 def check_gradients(
@@ -66,6 +70,7 @@ def check_gradients(
     thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen, and shown in help()
     expected_mismatch: Sequence[str] = (),
     seed: int = 0,
+    precision: float = PRECISION,
 ) -> GradientReport:
     """Check a model's gradients on one batch against finite differences in float64.
 
@@ -92,6 +97,9 @@ def check_gradients(
             estimator's. A declared layer covers the variables before it, where no other layer is
             wrong. Defaults to none.
         seed: seeds the random directions. Defaults to 0.
+        precision: a layer is named imprecise when the gradients that train, in float32 or less,
+            are further than this from those in float64, as a similarity score. No verdict depends
+            on it. Defaults to 0.2.
 
     Returns:
         A frozen `GradientReport`.
@@ -116,6 +124,7 @@ def check_gradients(
         thresholds=thresholds,
         expected_mismatch=expected_mismatch,
         seed=seed,
+        precision=precision,
     )
     require_backend()
     return GradientChecker(model, settings, loss_fn).check(first_batch(x, y, sample_weight))
@@ -131,6 +140,7 @@ def check_layer(
     thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen, and shown in help()
     expected_mismatch: Sequence[str] = (),
     seed: int = 0,
+    precision: float = PRECISION,
 ) -> GradientReport:
     """Check a layer's gradients by themselves, as in a unit test.
 
@@ -151,6 +161,7 @@ def check_layer(
         thresholds: as for `check_gradients`. Defaults to `Thresholds()`.
         expected_mismatch: as for `check_gradients`. Defaults to none.
         seed: as for `check_gradients`. Defaults to 0.
+        precision: as for `check_gradients`. Defaults to 0.2.
 
     Returns:
         A frozen `GradientReport`. An input stands in it as a variable of the layer, named `input`,
@@ -175,6 +186,7 @@ def check_layer(
         thresholds=thresholds,
         expected_mismatch=expected_mismatch,
         seed=seed,
+        precision=precision,
     )
     require_backend()
     require_layer(layer)
@@ -198,6 +210,7 @@ class Checker:
         self._step = step
         self._objectives: dict[Any, Objective] = {}
         self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
+        self._eager_is_known = False
 
     def _key(self, batch: Batch, *, layers: bool) -> Any:
         return (
@@ -340,6 +353,13 @@ class Checker:
         except Exception:  # noqa: BLE001 - the batch may not be meant for the compiled loss
             return Comparison()
 
+    def _eager_losses(self, examination: Examination, batch: Batch) -> tuple[float, ...]:
+        """The losses of the step run eagerly, once for all checks; none where it only runs so."""
+        if self._eager_is_known or isinstance(examination.objective, EagerObjective):
+            return ()
+        self._eager_is_known = True
+        return eager_losses(self._step, examination, batch)
+
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
         """Paths of the inputs and variables that are wrong when a layer is called by itself."""
         step, batch = repeated_call(call)
@@ -395,7 +415,7 @@ class Checker:
             )
         objective, base = examination.objective, examination.base
         declared = declared_by(objective, self.settings.expected_mismatch, self.model)
-        findings = examination.examine()
+        findings = with_precision(examination.examine(), objective, base)
         found = self._culprits(objective, batch, findings, declared, progress)
         objections = self._objections(objective, base, batch)
         findings = [blame(f, objections) for f in (*findings, *untrained(objective))]
@@ -406,13 +426,25 @@ class Checker:
             explained |= of_the_step
         elif of_the_step - declared.variables:
             culprits = tuple(dict.fromkeys([*culprits, whose]))
+        compiled = compare_compiled(self.model, examination, findings, batch)
+        findings = [compiled.judged(finding) for finding in findings]
+        eager = self._eager_losses(examination, batch)
         progress("done", 1, 1)
         return report(
             findings,
             explained,
             culprits=culprits,
-            objective=summarise_objective(objective, base, self.settings.phase),
-            notes=(*examination.notes, *untouched_notes(self.model, objective)),
+            objective=replace(
+                summarise_objective(objective, base, self.settings.phase),
+                compiled_losses=unscaled(compiled.losses, base),
+                eager_losses=unscaled(eager, base),
+            ),
+            notes=(
+                *examination.notes,
+                *untouched_notes(self.model, objective),
+                *compiled.notes,
+                *notes_on_eager(self.model, eager, examination),
+            ),
             evaluations=examination.evaluations,
         )
 

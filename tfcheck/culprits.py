@@ -16,7 +16,7 @@ import numpy as np
 from tfcheck.batch import Batch
 from tfcheck.examine import Examination, Progress
 from tfcheck.listening import EagerCall
-from tfcheck.objective import Objective
+from tfcheck.objective import Base, Objective
 from tfcheck.report import Settings
 from tfcheck.steps import Step
 from tfcheck.verdict import Verdict
@@ -81,6 +81,8 @@ def find_culprits(
         return Culprits(explained=frozenset(explained))
     if objective.source == "layer":
         return Culprits((objective.layer_calls[-1].path,), frozenset(explained))
+    if spoilt := _spoilt_in_training(objective, batch, base):
+        return Culprits(spoilt, frozenset(explained))
     in_loss = any(suspects.fails(loss) for loss in range(objective.steps, first))
     in_step = own_step and not (in_loss and objective.uses_loss_objects)
     return _outside_layers("train_step" if in_step else "loss", declared, failed, explained)
@@ -131,6 +133,20 @@ def culprits_among(
     if step.source == "layer":
         return Culprits((step.owner.path or step.owner.name,))
     return _outside_layers("train_step" if step.own else "loss", declared, failed, explained)
+
+
+def _spoilt_in_training(objective: Objective, batch: Batch, base: Base) -> tuple[str, ...]:
+    """The innermost layers whose gradients only the training precision makes NaN or infinite."""
+    spoilt: dict[int, bool] = {}
+    found: list[str] = []
+    trained = objective.layers_as_trained_at(batch, base)
+    for call, gradients in zip(objective.layer_calls, trained, strict=True):
+        within = any(spoilt[id(child)] for child in call.children)
+        alone = any(g is not None and not np.all(np.isfinite(g)) for g in gradients)
+        spoilt[id(call)] = within or alone
+        if alone and not within:
+            found.append(call.path)
+    return tuple(dict.fromkeys(found))
 
 
 def _outside_layers(

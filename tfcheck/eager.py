@@ -125,22 +125,7 @@ class EagerObjective(Objective):
     # -- running the step --------------------------------------------------------------------
 
     def _listen(self, batch: Batch) -> Recording:
-        recording = self._step.recording()
-        owner = self._step.owner
-        with (
-            unchanged(owner),
-            variables_kept(owner),
-            dropout_off(owner),
-            listening(recording),
-            functions_written_out(),
-        ):
-            try:
-                self._step.run(batch.structure, recording)
-            except (TraceError, ModelError):
-                raise
-            except Exception as error:
-                raise explain(error, batch, self.source) from error
-        return recording
+        return listen_eagerly(self._step, batch)
 
     def _listen_at(self, inputs: Sequence[Any]) -> Recording:
         count = len(self._batch.tensors)
@@ -182,7 +167,7 @@ class EagerObjective(Objective):
         weights: Sequence[tuple[Any, ...]] | None = None,
     ) -> Base:
         weights = weights or [call.output_gradients for call in recording.tape_calls]
-        losses = tuple(map(_value, recording.tape_calls, weights))
+        losses = tuple(map(value_of, recording.tape_calls, weights))
         before = {scaled.ref(): loss for scaled, loss in recording.loss_scales}
         return Base(
             inputs=inputs,
@@ -243,7 +228,7 @@ class EagerObjective(Objective):
             return float("nan")
         if len(calls) != self.steps:
             return float("nan")
-        return _value(calls[index], self._weights[index])
+        return value_of(calls[index], self._weights[index])
 
     def loss_uncut(self, index: int, inputs: Sequence[Any]) -> float:
         """The same as `loss`: a run assigns what it assigns."""
@@ -257,9 +242,46 @@ class EagerObjective(Objective):
         return calls
 
 
-def _value(call: TapeCall, weights: Sequence[Any]) -> float:
-    """The loss of a call; its weights are those at the point, as they are for the tape."""
-    return float(weighted_total(call.targets, weights))
+def listen_eagerly(step: Step, batch: Batch) -> Recording:
+    """Run a step once eagerly, dropout silenced, and put back all that it changes.
+
+    Args:
+        step: the step.
+        batch: the batch to run it on.
+
+    Raises:
+        BatchError: if the model rejects the batch.
+        ModelError: if the model is not built.
+        TraceError: if the step raises for another reason.
+    """
+    recording = step.recording()
+    with (
+        unchanged(step.owner),
+        variables_kept(step.owner),
+        dropout_off(step.owner),
+        listening(recording),
+        functions_written_out(),
+    ):
+        try:
+            step.run(batch.structure, recording)
+        except (TraceError, ModelError):
+            raise
+        except Exception as error:
+            raise explain(error, batch, step.source) from error
+    return recording
+
+
+def value_of(call: TapeCall, weights: Sequence[Any] | None = None) -> float:
+    """The value of what a call of a tape differentiates.
+
+    Args:
+        call: the call.
+        weights: the weights of its targets, which are constants for the tape. Defaults to None,
+            for the call's own.
+    """
+    return float(
+        weighted_total(call.targets, call.output_gradients if weights is None else weights)
+    )
 
 
 def _scale(call: TapeCall, loss: float, before: dict[Any, Any]) -> float:

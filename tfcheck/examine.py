@@ -121,7 +121,7 @@ class Examination:
 
     def _off_parity(self, loss: int) -> ParityError | None:
         value, trained = self.base.losses[loss], self.base.losses_as_trained[loss]
-        if not math.isfinite(value) or abs(value - trained) <= self._parity_limit(loss):
+        if not math.isfinite(value) or abs(value - trained) <= self.parity_limit(loss):
             return None
         return ParityError(
             "The float64 graph must compute the loss that is trained. Received: "
@@ -154,6 +154,11 @@ class Examination:
             self.notes.append(
                 "What the step computes while its tape does not record counts as constant, and was "
                 f"held fixed: {some(list(held))}."
+            )
+        if self.base.coarse:
+            self.notes.append(
+                "An operation of the backward pass has no float64 form: the tape's gradients are "
+                "those of the training precision."
             )
         if self.objective.islands:
             self.notes.append(
@@ -261,6 +266,8 @@ class Examination:
         if loss >= self.objective.steps and self.objective.precision == "float64":
             return 0.0
         size = self._natural[loss]
+        if loss in self.base.coarse:
+            return TAPE_ULPS * _PRECISION["float32"] * self._loudest[loss]
         if self.objective.precision != "float64":
             size += self._loudest[loss]
         return self._tape_rounding * size
@@ -290,7 +297,7 @@ class Examination:
         error = self._off_parity(loss)
         return None if error is None else Judgement(Verdict.INCONCLUSIVE, "", str(error))
 
-    def _parity_limit(self, loss: int) -> float:
+    def parity_limit(self, loss: int) -> float:
         """How far training precision may move the loss: further where variables move it more.
 
         A loss that training has made small is a difference of larger numbers, and as uncertain as
@@ -335,6 +342,10 @@ class Examination:
         target = self._target(parameter, gradient, self.base, loudest)
         if position in self._starts:
             target = replace(target, start=self._starts[position])
+        if tf.as_dtype(parameter.variable.dtype).is_complex:
+            note = "Variables of complex numbers are not measured."
+            judgement = Judgement(Verdict.INCONCLUSIVE, "unchecked", note)
+            return self._finding(target, parameter, None, judgement, scale)
         if gradient is not None and gradient.shape != target.value.shape:
             note = (
                 f"The tape's gradient has shape {gradient.shape}, but the variable has shape "
@@ -349,6 +360,10 @@ class Examination:
             return self._finding(
                 target, parameter, None, Judgement(Verdict.FAIL, "non_finite", note), scale
             )
+        spoilt = self._spoilt_in_training(position)
+        if spoilt:
+            judgement = Judgement(Verdict.FAIL, "non_finite", spoilt)
+            return self._finding(target, parameter, None, judgement, scale)
         if obstacle is not None:
             return self._finding(target, parameter, None, replace(obstacle, note=""), scale)
         if not parameter.inputs or target.value.size == 0:
@@ -381,6 +396,22 @@ class Examination:
         coarse = min(_COARSENESS * _PRECISION[self.objective.precision], _COARSEST)
         loudest = self._loudest[loss]
         return judge_measurement(measurement, self.settings.thresholds, loudest, scale, coarse)
+
+    def _spoilt_in_training(self, position: int) -> str:
+        """What to say of a gradient that only the training precision makes NaN or infinite.
+
+        An optimizer that scales its loss expects that, and leaves such a step out.
+        """
+        trained = self.base.gradients_as_trained
+        gradient = trained[position] if position < len(trained) else None
+        loss = self.objective.parameters[position].loss
+        if gradient is None or self.base.scales[loss] != 1.0 or np.all(np.isfinite(gradient)):
+            return ""
+        count = int(np.size(gradient) - np.count_nonzero(np.isfinite(gradient)))
+        return (
+            f"{count} of {np.size(gradient)} entries of the gradient are not finite in "
+            f"{self.objective.lowest}, in which it trains, though they are in float64."
+        )
 
     def _affordable(self, position: int) -> Measurement | None:
         """What the joint measurement leaves open, once finding out more has cost too much.

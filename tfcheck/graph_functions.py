@@ -15,8 +15,17 @@ def import_tensors(graph_def: Any, wanted: Iterable[str]) -> dict[str, tf.Tensor
     return dict(zip(names, found, strict=True))
 
 
-def callable_part(whole: Any, feeds: Sequence[tf.Tensor], fetches: Any) -> Callable[..., Any]:
-    """The part of a graph between feeds and fetches, as a function of positional tensors."""
+def callable_part(
+    whole: Any, feeds: Sequence[tf.Tensor], fetches: Any, *, jit_compile: bool = False
+) -> Callable[..., Any]:
+    """The part of a graph between feeds and fetches, as a function of positional tensors.
+
+    Args:
+        whole: the function whose graph it is.
+        feeds: tensors of the graph that are given.
+        fetches: a structure of tensors that are wanted.
+        jit_compile: whether XLA compiles it. Defaults to False.
+    """
     # A pruned function called directly describes every argument in text first, at 10 ms a call.
     pruned = whole.prune(feeds, fetches)
     specs = [tf.TensorSpec(feed.shape, feed.dtype) for feed in feeds]
@@ -24,7 +33,8 @@ def callable_part(whole: Any, feeds: Sequence[tf.Tensor], fetches: Any) -> Calla
     def evaluate(*inputs: tf.Tensor) -> Any:
         return pruned(*inputs)
 
-    return tf.function(evaluate, autograph=False).get_concrete_function(*specs)
+    function = tf.function(evaluate, autograph=False, jit_compile=jit_compile)
+    return function.get_concrete_function(*specs)
 
 
 def weighted_total(targets: Sequence[tf.Tensor], weights: Sequence[tf.Tensor | None]) -> tf.Tensor:

@@ -386,7 +386,7 @@ def only_jumps(target: Target, seed: int) -> bool:
         t
         for step in _DEPENDENCE_STEPS
         for t in (step, -step)
-        if target.displaced(t * direction) != target.at_zero
+        if abs(target.displaced(t * direction) - target.at_zero) > _CHANGE * abs(target.at_zero)
     ]
     if not changed:
         return False
@@ -396,6 +396,9 @@ def only_jumps(target: Target, seed: int) -> bool:
             return False
     return _jump(lambda t: target.displaced(t * direction), changed[0]) > 0
 
+
+_CHANGE = 1e-6
+"""The part of itself by which a loss must change to depend on a variable, rather than to round."""
 
 _NEARBY = (1e-6, -1e-6)
 _HALVINGS = 40

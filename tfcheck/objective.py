@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
 from tfcheck.constants import constants_of
 from tfcheck.directions import gaussian, generator, scale_of
@@ -78,9 +79,12 @@ class Base:
         scales: the loss scale inside each loss; 1 where there is none.
         gradients: analytic gradient for each parameter; None where the tape gave None.
         errors: for each loss what its tape raised in place of gradients, `""` for nothing.
+        coarse: the losses whose gradients have no float64 form, and are those that train.
         applied: what the optimizers were given, in the order of their calls.
         factors: for each loss of the step the scalars that it was last multiplied with, or, as
             their inverse, divided by.
+        gradients_as_trained: the gradient of each parameter of the step's own losses in the
+            training precision, None where it is unknown; empty where none is.
     """
 
     inputs: tuple[tf.Tensor, ...]
@@ -89,7 +93,9 @@ class Base:
     scales: tuple[float, ...]
     gradients: tuple[Array | None, ...]
     errors: tuple[str, ...]
+    coarse: frozenset[int] = frozenset()
     applied: tuple[Array, ...] = ()
+    gradients_as_trained: tuple[Trained | None, ...] = ()
     factors: tuple[tuple[float, ...], ...] = ()
 
     def factors_of(self, parameter: Parameter) -> tuple[float, ...]:
@@ -181,7 +187,14 @@ class Objective:
             traced.function.graph, self._calls, traced.placeholders, self._variable_dtypes.keys()
         )
         self._build(graph_def, _unscaled(recording))
-        self._build_as_trained(graph_def)
+        self._graph_def = graph_def if self.layer_calls else None
+        self._as_trained = AsTrained(
+            graph_def,
+            self._names,
+            self._variable_dtypes,
+            self._calls[: self.steps],
+            differentiate=not self.layer_calls,
+        )
         self._find_parameters()
         self.left_out = tuple(filter(self._is_in_series, recording.reached.values()))
 
@@ -327,50 +340,6 @@ class Objective:
             )
         return self._functions[kind, loss]
 
-    def _build_as_trained(self, graph_def: Any) -> None:
-        """Import the forward part of the training step in its own precision."""
-        calls = self._calls[: self.steps]
-        fetches = [
-            tensor.name
-            for call in calls
-            for tensor in (*call.targets, *call.output_gradients)
-            if tensor is not None
-        ]
-        pure = purify(graph_def, self._variable_dtypes, fetches, promote=False)
-        present = {node.name for node in pure.graph_def.node}
-        self._as_trained_inputs = [
-            index for index, name in enumerate(self._names) if name in present
-        ]
-
-        def imported() -> list[tf.Tensor]:
-            tensors = import_tensors(pure.graph_def, [*pure.tensors.values(), *pure.drawn.values()])
-
-            def new(tensor: tf.Tensor | None) -> tf.Tensor | None:
-                return (
-                    None
-                    if tensor is None
-                    else tf.cast(tensors[pure.tensors[tensor.name]], tf.float64)
-                )
-
-            return [
-                weighted_total(
-                    [new(target) for target in call.targets],
-                    [new(w) for w in call.output_gradients],
-                )
-                for call in calls
-            ]
-
-        whole = tf.compat.v1.wrap_function(imported, [])
-        feeds = [
-            whole.graph.as_graph_element(f"{self._names[index]}:0")
-            for index in self._as_trained_inputs
-        ]
-        self._as_trained_drawn = {
-            ref: whole.graph.as_graph_element(name) for ref, name in pure.drawn.items()
-        }
-        feeds += self._as_trained_drawn.values()
-        self._as_trained = callable_part(whole, feeds, whole.structured_outputs)
-
     def _find_parameters(self) -> None:
         position_of = {self._names[index]: position for position, index in enumerate(self._inputs)}
         placeholder_of = {
@@ -423,14 +392,7 @@ class Objective:
         Args:
             batch: a batch with the shapes and dtypes that were traced.
         """
-        values: list[Any] = list(batch.tensors)
-        for outside, placeholder in self._captured:
-            dtype = self._variable_dtypes.get(placeholder.op.name)
-            values.append(
-                outside
-                if dtype is None
-                else tf.raw_ops.ReadVariableOp(resource=outside, dtype=dtype)
-            )
+        values = self._values(batch)
         inputs = [
             values[index]
             if feed.dtype in (tf.resource, tf.variant, tf.string)
@@ -439,13 +401,7 @@ class Objective:
         ]
         found = self._run(inputs)
         point = (*inputs, *found["held"])
-        as_trained = self._as_trained(
-            *(values[index] for index in self._as_trained_inputs),
-            *(
-                tf.cast(point[self._position_of_drawn[ref]], tensor.dtype)
-                for ref, tensor in self._as_trained_drawn.items()
-            ),
-        )
+        trained = self._as_trained.at(values, self._drawn(point))
         scales = [
             float(scale) if np.isfinite(scale) and scale != 0 else 1.0 for scale in found["scales"]
         ]
@@ -454,15 +410,28 @@ class Objective:
             for call, of_call in zip(self._calls, found["gradients"], strict=True)
             for gradient in spread(call, of_call)
         ]
+        errors = list(found["errors"])
+        coarse = set()
+        for position, (parameter, instead) in enumerate(
+            zip(self.parameters, trained.gradients, strict=False)
+        ):
+            loss = parameter.loss
+            # An operation of the backward pass without a float64 kernel is no mistake of the step.
+            if instead is not None and found["errors"][loss] and not self._calls[loss].error:
+                gradients[position] = np.asarray(instead, np.float64)
+                errors[loss] = ""
+                coarse.add(loss)
         return Base(
             inputs=point,
             losses=tuple(float(loss) for loss in found["losses"]),
-            losses_as_trained=tuple(float(loss) for loss in as_trained),
+            losses_as_trained=trained.losses,
             scales=(*scales, *(1.0 for _ in self._calls[len(scales) :])),
             gradients=tuple(gradients),
-            errors=found["errors"],
-            applied=tuple(np.asarray(value, np.float64) for value in found["applied"]),
+            errors=tuple(errors),
+            coarse=frozenset(coarse),
+            applied=tuple(map(as_floats, found["applied"])),
             factors=_with_inverses(found["factors"]),
+            gradients_as_trained=trained.gradients,
         )
 
     def aside(self, base: Base, seed: int) -> Base | None:
@@ -497,13 +466,66 @@ class Objective:
                 for gradient in spread(call, of_call)
             ),
             errors=found["errors"],
-            applied=tuple(np.asarray(value, np.float64) for value in found["applied"]),
+            applied=tuple(map(as_floats, found["applied"])),
             factors=_with_inverses(found["factors"]),
         )
 
     def _label(self, placeholder: str) -> str:
         """A name for an input that does not depend on how the step was traced."""
         return self._labels.get(placeholder, placeholder)
+
+    def trained_at(self, batch: Batch, base: Base) -> Evaluated:
+        """Losses and gradients at a point, in the precision that trains.
+
+        Args:
+            batch: the batch of the point, for what it holds beside floats.
+            base: the point.
+        """
+        return self._as_trained.at(self._values_at(batch, base), self._drawn(base.inputs))
+
+    def layers_as_trained_at(self, batch: Batch, base: Base) -> list[tuple[Trained | None, ...]]:
+        """For each layer call its gradients in the precision that trains.
+
+        Args:
+            batch: the batch of the point.
+            base: the point.
+        """
+        calls = [layer_call.call for layer_call in self.layer_calls]
+        trained = AsTrained(self._graph_def, self._names, self._variable_dtypes, calls)
+        found = iter(trained.at(self._values_at(batch, base), self._drawn(base.inputs)).gradients)
+        return [tuple(next(found) for _ in call.gradients) for call in calls]
+
+    def compiled_at(self, batch: Batch, base: Base) -> Evaluated:
+        """The same as `trained_at` where XLA compiles the step.
+
+        Raises:
+            TraceError: if XLA cannot.
+        """
+        values = self._values_at(batch, base)
+        return self._as_trained.compiled_at(values, self._drawn(base.inputs))
+
+    def _values_at(self, batch: Batch, base: Base) -> list[Any]:
+        values = self._values(batch)
+        for position, index in enumerate(self._inputs):
+            if self._feeds[position].dtype.is_floating:
+                values[index] = tf.cast(base.inputs[position], values[index].dtype)
+        return values
+
+    def _values(self, batch: Batch) -> list[Any]:
+        """A tensor for each input that was traced, in its own precision, as things stand now."""
+        values: list[Any] = list(batch.tensors)
+        for outside, placeholder in self._captured:
+            dtype = self._variable_dtypes.get(placeholder.op.name)
+            values.append(
+                outside
+                if dtype is None
+                else tf.raw_ops.ReadVariableOp(resource=outside, dtype=dtype)
+            )
+        return values
+
+    def _drawn(self, point: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The raw random numbers that a point holds fixed, by the names of their tensors."""
+        return {ref: point[position] for ref, position in self._position_of_drawn.items()}
 
     def paths_before(self, loss: int) -> set[str]:
         """Paths of what the step is differentiated for and this loss is computed from."""
@@ -632,8 +654,8 @@ class Objective:
     def value(base: Base, parameter: Parameter) -> Array:
         """A parameter's value at a point."""
         if parameter.inputs:
-            return np.asarray(base.inputs[parameter.inputs[0]], np.float64)
-        return np.asarray(parameter.variable, np.float64)
+            return as_floats(base.inputs[parameter.inputs[0]])
+        return as_floats(parameter.variable)
 
     def along(
         self, base: Base, parameter: Parameter, *, uncut: bool = False
@@ -742,10 +764,18 @@ def spread(call: TapeCall, found: Sequence[tf.Tensor]) -> list[Array | None]:
     """The gradients of a call as arrays, with None where the tape gave none."""
     rest = iter(found)
     return [
-        None if gradient is None or value is None else np.asarray(value, np.float64)
+        None if gradient is None or value is None else as_floats(value)
         for gradient in call.gradients
         for value in [None if gradient is None else next(rest)]
     ]
+
+
+def as_floats(value: Any) -> Array:
+    """A tensor in float64; a complex one is unknown, since its derivatives are not measured."""
+    array = np.asarray(value)
+    if np.iscomplexobj(array):
+        return np.full(array.shape, math.nan)
+    return array.astype(np.float64)
 
 
 def unique_paths(variables: Sequence[Any]) -> dict[int, str]:

@@ -13,7 +13,7 @@ from tfcheck._version import __version__
 from tfcheck.errors import ArgumentError, ArgumentTypeError, BackendError, ModelError, rule
 from tfcheck.report import Settings
 from tfcheck.steps import LossFunction
-from tfcheck.verdict import Thresholds
+from tfcheck.verdict import PRECISION, Thresholds
 
 
 def make_settings(
@@ -25,6 +25,7 @@ def make_settings(
     thresholds: Thresholds,
     expected_mismatch: Sequence[str],
     seed: int,
+    precision: float = PRECISION,
 ) -> Settings:
     """Check the options of a gradient check, before any work, and freeze them.
 
@@ -51,6 +52,16 @@ def make_settings(
                 rule('epsilon must be "auto" or a positive number', "epsilon", epsilon, "Try 1e-7")
             )
         epsilon = float(epsilon)
+    number = isinstance(precision, int | float | np.number) and not isinstance(precision, bool)
+    if not number or not 0 < float(precision) <= 1:
+        raise ArgumentError(
+            rule(
+                "precision must be a number above 0 and at most 1",
+                "precision",
+                precision,
+                f"Try {PRECISION:g}",
+            )
+        )
     if not isinstance(thresholds, Thresholds):
         raise ArgumentTypeError(
             rule(
@@ -81,6 +92,7 @@ def make_settings(
         thresholds=thresholds,
         expected_mismatch=tuple(expected_mismatch),
         seed=int(seed),
+        precision=float(precision),
         version=__version__,
     )
 

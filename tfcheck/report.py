@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfcheck.errors import ReportError
-from tfcheck.verdict import Thresholds, Verdict
+from tfcheck.verdict import PRECISION, Thresholds, Verdict
 
 if TYPE_CHECKING:
     import pandas
@@ -35,6 +35,7 @@ REASONS = (
     "misapplied",
     "other_loss",
     "untrained",
+    "compiled",
 )
 
 
@@ -73,6 +74,11 @@ class VariableReport:
         detectable_error: the smallest relative error of this gradient that the check would have
             seen; `nan` where unknown.
         note: one sentence for a reader, or `""`.
+        precision_error: ‖g_t − g‖ / (‖g_t‖ + ‖g‖), where g_t is the tape's gradient in the
+            precision that trains and g the one in float64; `nan` where unknown or not applicable.
+        trained_norm: ‖g_t‖.
+        compiled_distance: the same distance between the gradient compiled with XLA and g_t; None
+            where they were not compared, as where `fit` does not compile the step.
     """
 
     path: str
@@ -87,6 +93,9 @@ class VariableReport:
     worst: tuple[Coordinate, ...] = ()
     detectable_error: float = math.nan
     note: str = ""
+    precision_error: float = math.nan
+    trained_norm: float = math.nan
+    compiled_distance: float | None = None
 
     @property
     def name(self) -> str:
@@ -113,6 +122,19 @@ class LayerReport:
     verdict: Verdict
     variables: tuple[VariableReport, ...]
 
+    @property
+    def precision_error(self) -> float:
+        """The `precision_error` of the layer's variables as one vector; `nan` where unknown."""
+        known = [v for v in self.variables if not math.isnan(v.precision_error)]
+        if not all(math.isfinite(v.trained_norm) for v in known):
+            return 1.0
+        gaps = (v.precision_error * (v.trained_norm + v.analytic_norm) for v in known)
+        norms = math.hypot(*(v.trained_norm for v in known))
+        norms += math.hypot(*(v.analytic_norm for v in known))
+        if not known:
+            return math.nan
+        return math.hypot(*gaps) / norms if norms else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveSummary:
@@ -127,6 +149,11 @@ class ObjectiveSummary:
         precision: precision of the graph that was measured, normally `"float64"`.
         islands: operations without a float64 form, which were measured in their own precision.
         random_ops: operations that draw different numbers at every evaluation.
+        trained_precision: the lowest precision in the step as trained, such as `"float16"`.
+        trained_losses: value of each loss in that precision.
+        compiled_losses: the same where XLA compiles the step; empty where `fit` does not use XLA.
+        eager_losses: the same where the step runs eagerly, at the first check of a training; empty
+            where that is unknown.
     """
 
     source: str
@@ -136,6 +163,10 @@ class ObjectiveSummary:
     precision: str = "float64"
     islands: tuple[str, ...] = ()
     random_ops: tuple[str, ...] = ()
+    trained_precision: str = ""
+    trained_losses: tuple[float, ...] = ()
+    compiled_losses: tuple[float, ...] = ()
+    eager_losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +180,7 @@ class Settings:
     thresholds: Thresholds = field(default_factory=Thresholds)
     expected_mismatch: tuple[str, ...] = ()
     seed: int = 0
+    precision: float = PRECISION
     batch_size: int | None = None
     version: str = ""
 
@@ -203,6 +235,15 @@ class GradientReport:
     def failing_layers(self) -> tuple[str, ...]:
         """Paths of the layers with verdict `"fail"`."""
         return tuple(layer.path for layer in self.layers if layer.verdict is Verdict.FAIL)
+
+    @property
+    def imprecise_layers(self) -> tuple[str, ...]:
+        """Paths of the layers whose gradients in training are too far from those in float64.
+
+        Too far is more than `settings.precision`. This says nothing of the verdict.
+        """
+        limit = self.settings.precision
+        return tuple(layer.path for layer in self.layers if layer.precision_error > limit)
 
     def count(self, verdict: Verdict) -> int:
         """How many variables have this verdict (declared mismatches are not counted)."""
@@ -338,10 +379,15 @@ def _variable_from(content: dict[str, Any]) -> VariableReport:
         for item in content["worst"]
     )
     numbers = ("score", "analytic_norm", "numerical_norm", "error_bar", "detectable_error")
+    # Reports of version 0.1 lack the latter.
+    later = ("precision_error", "trained_norm")
+    compiled_distance = content.get("compiled_distance")
     return VariableReport(
         **{
             **content,
             **{name: float(content[name]) for name in numbers},
+            **{name: float(content[name]) for name in later if name in content},
+            "compiled_distance": None if compiled_distance is None else float(compiled_distance),
             "shape": tuple(content["shape"]),
             "verdict": Verdict(content["verdict"]),
             "worst": worst,
@@ -379,6 +425,10 @@ def _report_from(content: dict[str, Any]) -> GradientReport:
                     "parity": float(objective["parity"]),
                     "islands": tuple(objective["islands"]),
                     "random_ops": tuple(objective["random_ops"]),
+                    **{
+                        name: tuple(float(loss) for loss in objective.get(name, ()))
+                        for name in ("trained_losses", "compiled_losses", "eager_losses")
+                    },
                 }
             ),
             "settings": Settings(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tfcheck.rendering.words import shortened
 from tfcheck.report import GradientReport, LayerReport, VariableReport
 from tfcheck.verdict import Verdict
@@ -16,6 +18,10 @@ def advice(report: GradientReport) -> tuple[str, ...]:
     Returns:
         Sentences with names in backticks; none where everything passes.
     """
+    return (*_on_verdict(report), *_on_precision(report))
+
+
+def _on_verdict(report: GradientReport) -> tuple[str, ...]:
     match report.verdict:
         case Verdict.FAIL:
             return _on_failure(report)
@@ -40,8 +46,13 @@ def advice(report: GradientReport) -> tuple[str, ...]:
 
 
 def _on_failure(report: GradientReport) -> tuple[str, ...]:
-    failing = _with(report, Verdict.FAIL)
+    compiled = [v for v in _with(report, Verdict.FAIL) if v.reason == "compiled"]
+    failing = [v for v in _with(report, Verdict.FAIL) if v.reason != "compiled"]
+    if compiled and not failing:
+        return (_on_compiled(compiled),)
     steps = [_where_to_start(report)]
+    if compiled:
+        steps.append(_on_compiled(compiled))
     blocked = [variable for variable in failing if variable.reason == "blocked"]
     if blocked:
         steps.append(
@@ -79,6 +90,51 @@ def _on_failure(report: GradientReport) -> tuple[str, ...]:
     return tuple(steps)
 
 
+def _on_compiled(compiled: list[VariableReport]) -> str:
+    return (
+        f"Without XLA the gradient of {_names(compiled)} is right: train with "
+        "`jit_compile=False`, or find the operation that XLA computes differently, often a "
+        "comparison of nearly equal numbers."
+    )
+
+
+def _on_precision(report: GradientReport) -> tuple[str, ...]:
+    """A remedy for each way in which the training precision loses gradients."""
+    lost: dict[str, list[str]] = {}
+    for layer in report.layers:
+        if layer.path in report.imprecise_layers:
+            lost.setdefault(_how_lost(layer), []).append(f"`{_short(layer.path)}`")
+    trained = report.objective.trained_precision
+    return tuple(
+        f"In {trained} the gradient of {_some(lost[how])} {how}: {remedy}"
+        for how, remedy in _REMEDIES.items()
+        if how in lost
+    )
+
+
+_REMEDIES = {
+    "underflows": "scale the loss (`keras.optimizers.LossScaleOptimizer`), or compute what comes "
+    'after the layer in float32 (`dtype="float32"`).',
+    "overflows": "where the loss is scaled dynamically, the optimizer skips such a step and halves "
+    "the scale; elsewhere, make the loss smaller.",
+    "is lost in rounding": "look for differences of nearly equal numbers on the way to the loss, "
+    'and compute those layers in a higher precision (`dtype="float32"`).',
+}
+
+
+def _how_lost(layer: LayerReport) -> str:
+    known = [variable for variable in layer.variables if variable.precision_error > 0]
+    if not all(math.isfinite(variable.trained_norm) for variable in known):
+        return "overflows"
+    trained = math.hypot(*(variable.trained_norm for variable in known))
+    right = math.hypot(*(variable.analytic_norm for variable in known))
+    return "underflows" if trained < _UNDERFLOWN * right else "is lost in rounding"
+
+
+_UNDERFLOWN = 0.8
+"""Rounding makes a gradient longer, or leaves its length; underflow shortens it."""
+
+
 def _where_to_start(report: GradientReport) -> str:
     if report.culprits:
         culprits = ", ".join(f"`{_short(path)}`" for path in report.culprits)
@@ -109,6 +165,10 @@ def _with(report: GradientReport, verdict: Verdict) -> list[VariableReport]:
 
 def _names(variables: list[VariableReport], own: bool = False, most: int = 3) -> str:
     names = [f"`{_short(variable.name if own else variable.path)}`" for variable in variables]
+    return _some(names, most)
+
+
+def _some(names: list[str], most: int = 3) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
     return " and ".join(names)

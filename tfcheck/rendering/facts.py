@@ -31,6 +31,8 @@ def facts(report: GradientReport) -> tuple[tuple[str, str], ...]:
     )
     found.append(("phase", f"{objective.phase}, {origin}"))
     found.append(("method", method(report)))
+    if precise := precision(report):
+        found.append(("imprecise" if report.imprecise_layers else "precision", precise))
     if settings.expected_mismatch:
         found.append(("expected", f"mismatch of {', '.join(settings.expected_mismatch)}"))
     if objective.random_ops:
@@ -114,6 +116,27 @@ def loss(report: GradientReport) -> str:
         parity = scientific(objective.parity)
         return f"{values} in {precision} (relative gap to the loss as trained: {parity})"
     return f"{values} in {precision}"
+
+
+def precision(report: GradientReport) -> str:
+    """How far the gradients that train are from float64; `""` where nothing is known of that."""
+    known = [layer for layer in report.layers if not math.isnan(layer.precision_error)]
+    if not known:
+        return ""
+    ranked = sorted(known, key=lambda layer: layer.precision_error, reverse=True)
+    imprecise = [layer for layer in ranked if layer.path in report.imprecise_layers]
+    shown = imprecise[:_MOST_IMPRECISE] or ranked[:1]
+    named = ", ".join(f"{layer.path} ({scientific(layer.precision_error)})" for layer in shown)
+    if len(imprecise) > len(shown):
+        named += f" and {plural(len(imprecise) - len(shown), 'more layer')}"
+    trained = report.objective.trained_precision or "training"
+    above = limit(report.settings.precision)
+    if imprecise:
+        return f"the gradients in {trained} are further than {above} from float64 for {named}"
+    return f"the gradients in {trained} are near those in float64, within {above}; worst: {named}"
+
+
+_MOST_IMPRECISE = 4
 
 
 def bands(thresholds: Thresholds) -> tuple[tuple[str, str, str], ...]:

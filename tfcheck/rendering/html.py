@@ -24,7 +24,7 @@ from tfcheck.rendering.rows import (
     needs_attention,
     telling_variables,
 )
-from tfcheck.report import GradientReport, VariableReport
+from tfcheck.report import GradientReport, Settings, VariableReport
 from tfcheck.verdict import Thresholds, digits
 
 MOST_EXPLAINED = 12
@@ -179,6 +179,10 @@ def _any_detectable(groups: Sequence[Sequence[VariableReport]]) -> bool:
     return any(math.isfinite(v.detectable_error) for group in groups for v in group)
 
 
+def _any_imprecise(groups: Sequence[Sequence[VariableReport]], settings: Settings) -> bool:
+    return any(v.precision_error > settings.precision for group in groups for v in group)
+
+
 def _code(text: str) -> Markup:
     """Text with what stands between backticks as code; all of it escaped."""
     text = words.printable(text)
@@ -218,6 +222,7 @@ def _environment() -> Environment:
     environment.filters.update(
         any_attention=attention,
         any_detectable=_any_detectable,
+        any_imprecise=_any_imprecise,
         attention=needs_attention,
         breakable=_breakable,
         code=_code,

@@ -33,6 +33,7 @@ REASON_NAMES = {
     "misapplied": "misapplied",
     "other_loss": "other loss",
     "untrained": "untrained",
+    "compiled": "under XLA",
 }
 
 REASON_SENTENCES = {
@@ -49,6 +50,7 @@ REASON_SENTENCES = {
     "misapplied": "The tape's gradient is not what the optimizer receives.",
     "other_loss": "What is trained is nearly, but not quite, the loss the model is compiled with.",
     "untrained": "The loss depends on it, but the training step does not train it.",
+    "compiled": "It is right without XLA, but fit compiles the step with XLA.",
 }
 
 HOW_TO_READ = (

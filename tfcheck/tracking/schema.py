@@ -124,6 +124,10 @@ def _scores(report: GradientReport) -> dict[str, float]:
         f"gradcheck/score/{name}": layer.score
         for name, layer in zip(of_layers, report.layers, strict=True)
     }
+    values |= {
+        f"gradcheck/precision/{name}": layer.precision_error
+        for name, layer in zip(of_layers, report.layers, strict=True)
+    }
     if len(variables) > MAX_VARIABLE_METRICS:
         for name, layer in zip(of_layers, report.layers, strict=True):
             values[f"gradcheck/digits/{name}"] = digits(layer.score)
@@ -147,6 +151,7 @@ def params(settings: Settings) -> dict[str, str]:
         "thresholds": f"great {bands.great:g}, okay {bands.okay:g}, "
         f"concerning {bands.concerning:g}",
         "seed": settings.seed,
+        "precision": settings.precision,
         "batch_size": settings.batch_size,
         "version": settings.version,
     }
