@@ -582,7 +582,7 @@ class Objective:
         """What the step itself subtracts from each variable that it assigns to, by path."""
         return {
             parameter.path: [
-                self.value(base, parameter) - np.asarray(base.inputs[position], np.float64)
+                self.value(base, parameter) - as_floats(base.inputs[position])
                 for position in parameter.inputs[1:]
             ]
             for parameter in self.parameters
@@ -599,14 +599,12 @@ class Objective:
         for parameter in self.parameters:
             if parameter.loss != loss or not parameter.inputs:
                 continue
-            value = np.asarray(base.inputs[parameter.inputs[0]], np.float64)
+            value = as_floats(base.inputs[parameter.inputs[0]])
             change = NUDGE * gaussian(
                 generator(seed, parameter.path, "nudge"), value.shape, scale_of(value)
             )
             for position in parameter.inputs:
-                inputs[position] = tf.constant(
-                    np.asarray(base.inputs[position], np.float64) + change
-                )
+                inputs[position] = tf.constant(as_floats(base.inputs[position]) + change)
         found = self._function("gradients", loss)(inputs)
         gradients = iter(spread(self._calls[loss], found))
         losses = list(base.losses)
@@ -707,7 +705,7 @@ class Objective:
     @staticmethod
     def along_inputs(base: Base, parameter: Parameter) -> tuple[tuple[int, ...], list[Array]]:
         """The positions of a parameter's inputs and their values at a point."""
-        values = [np.asarray(base.inputs[position], np.float64) for position in parameter.inputs]
+        values = [as_floats(base.inputs[position]) for position in parameter.inputs]
         return parameter.inputs, values
 
 

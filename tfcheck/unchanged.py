@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -77,13 +78,57 @@ def _no_weights(create: Callable[..., Any], **options: Any) -> Any:
 
 @contextlib.contextmanager
 def variables_kept(model: keras.Layer) -> Iterator[None]:
-    """Put back the values of all variables that a model and its layers hold."""
+    """Put back the values of all variables that a model holds, and of any others assigned to."""
     before = [(variable, tf.identity(variable)) for variable in held_variables(model)]
+    held = {id(variable) for variable, _ in before}
+
+    def note(variable: Any) -> None:
+        if tf.executing_eagerly() and id(variable) not in held:
+            held.add(id(variable))
+            before.append((variable, tf.identity(variable)))
+
+    kind = _kind_of_variables()
     try:
-        yield
+        with contextlib.ExitStack() as undo:
+            for name in _ASSIGNING:
+                if name in vars(kind):
+                    undo.callback(setattr, kind, name, vars(kind)[name])
+                else:
+                    undo.callback(delattr, kind, name)
+                setattr(kind, name, _noted(note, getattr(kind, name)))
+            yield
     finally:
         for variable, value in before:
             variable.assign(value)
+
+
+_ASSIGNING = (
+    "assign",
+    "assign_add",
+    "assign_sub",
+    "scatter_add",
+    "scatter_sub",
+    "scatter_update",
+    "scatter_nd_add",
+    "scatter_nd_sub",
+    "scatter_nd_update",
+)
+"""The methods of a `tf.Variable` that change it."""
+
+
+@functools.cache
+def _kind_of_variables() -> type:
+    """The class of what `tf.Variable(...)` makes."""
+    return type(tf.Variable(0.0, trainable=False))
+
+
+def _noted(note: Callable[[Any], None], original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def changing(self: Any, *args: Any, **options: Any) -> Any:
+        note(self)
+        return original(self, *args, **options)
+
+    return changing
 
 
 def held_variables(model: keras.Layer) -> list[tf.Variable]:
