@@ -18,6 +18,7 @@ from tfcheck.examine import Examination, Progress
 from tfcheck.listening import EagerCall
 from tfcheck.objective import Base, Objective
 from tfcheck.report import Settings
+from tfcheck.screen import cleared
 from tfcheck.steps import Step
 from tfcheck.verdict import Verdict
 
@@ -66,10 +67,12 @@ def find_culprits(
     guilty: dict[int, bool] = {}
     culprits: list[str] = []
     explained: set[str] = set()
+    leaves = [first + n for n, call in enumerate(objective.layer_calls) if not call.children]
+    clear = cleared(objective, base, leaves, settings.seed)
     for done, call in enumerate(objective.layer_calls):
         progress("looking for the culprit", done, len(objective.layer_calls))
         within = any(guilty[id(child)] for child in call.children)
-        alone = not within and suspects.fails(first + done)
+        alone = not within and first + done not in clear and suspects.fails(first + done)
         guilty[id(call)] = within or alone
         if alone and call.path in declared:
             explained |= failed & objective.paths_before(first + done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tfcheck.differences import FIRST_STEP, measure_noise
 from tfcheck.directions import generator, scale_of
 from tfcheck.errors import ParityError, TfcheckError, some
-from tfcheck.joint import JOINT_FROM, Member, measure_jointly
+from tfcheck.joint import JOINT_FROM, Joined, Member, measure_group, measure_jointly
 from tfcheck.judge import (
     Judgement,
     doubtful,
@@ -59,6 +60,9 @@ _FAR = 1e3
 """A loss far from here counts at most as much larger than here, or than 1."""
 
 _MOST_LOCALISED = 12
+_FEW_DIRECTIONS = 2
+"""Enough to tell wrong from right, once a dozen variables are known to be wrong."""
+
 _BUDGET = 1000
 """Evaluations for variables that a joint measurement left open; the rest stays inconclusive."""
 
@@ -198,24 +202,39 @@ class Examination:
             if len(members) <= JOINT_FROM:
                 continue
             self.progress("all variables together", 0, 1)
-            for position, measurement, step in measure_jointly(
-                self.objective,
-                self.base,
-                members,
-                self.settings,
-                loudest=self._loudest[loss],
-                noise=self._noise_of(loss),
-                rounding=self._rounding(loss),
-                tape_rounding=self._tape_rounding,
+            measure = partial(self._measure_group, loss)
+            for joined in measure_jointly(
+                members, measure, self._disagrees, loudest=self._loudest[loss]
             ):
-                scale = self._scales[self.objective.parameters[position]]
-                judgement = self._judged(measurement, loss, scale)
+                position = joined.position
+                judgement = self._judged_jointly(joined)
                 if judgement.verdict is Verdict.PASS:
-                    self._screened[position] = measurement
+                    self._screened[position] = joined.measurement
                 else:
                     if judgement.verdict is Verdict.INCONCLUSIVE:
-                        self._unresolved[position] = measurement
-                    self._starts[position] = min(step, self.objective.first_step or FIRST_STEP)
+                        self._unresolved[position] = joined.measurement
+                    start = self.objective.first_step or FIRST_STEP
+                    self._starts[position] = min(joined.step, start)
+
+    def _measure_group(self, loss: int, name: str, group: Sequence[Member]) -> list[Joined]:
+        return measure_group(
+            self.objective,
+            self.base,
+            group,
+            self.settings,
+            name=name,
+            loudest=self._loudest[loss],
+            noise=self._noise_of(loss),
+            rounding=self._rounding(loss),
+            tape_rounding=self._tape_rounding,
+        )
+
+    def _judged_jointly(self, joined: Joined) -> Judgement:
+        parameter = self.objective.parameters[joined.position]
+        return self._judged(joined.measurement, parameter.loss, self._scales[parameter])
+
+    def _disagrees(self, joined: Joined) -> bool:
+        return self._judged_jointly(joined).verdict in (Verdict.FAIL, Verdict.SUSPECT)
 
     def _loudest_of(self, loss: int) -> float:
         norms = [
@@ -428,7 +447,10 @@ class Examination:
         epsilon = None if self.settings.epsilon == "auto" else float(self.settings.epsilon)
         if self.settings.method == "full":
             return measure_every_coordinate(target, epsilon, advance)
-        return measure_directions(target, self.settings.directions, epsilon, self.settings.seed)
+        directions = self.settings.directions
+        if self._localised >= _MOST_LOCALISED:
+            directions = min(directions, _FEW_DIRECTIONS)
+        return measure_directions(target, directions, epsilon, self.settings.seed)
 
     def _second_look(
         self, position: int, first: Judgement, here: Measurement

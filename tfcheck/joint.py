@@ -10,7 +10,7 @@ Only agreement is concluded jointly; everything else is measured variable by var
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,83 +49,140 @@ class Member:
         return self.scale * float(np.linalg.norm(self.gradient))
 
 
+@dataclass(frozen=True)
+class Joined:
+    """What the measurement of its group says of one variable.
+
+    Attributes:
+        position: the variable's position among the objective's parameters.
+        measurement: what would have been measured if all of the group's gap were its own.
+        step: the step that suited the group, relative to the variable's scale.
+    """
+
+    position: int
+    measurement: Measurement
+    step: float
+
+
 def measure_jointly(
+    members: Sequence[Member],
+    measure: Callable[[str, Sequence[Member]], list[Joined]],
+    disagrees: Callable[[Joined], bool],
+    *,
+    loudest: float,
+) -> Iterator[Joined]:
+    """Measure variables of one loss in groups of similar loudness.
+
+    A group that disagrees is halved, in the order of the model, as long as that tells halves that
+    agree from halves that do not.
+
+    Args:
+        members: the variables, all of one loss.
+        measure: measures a group, under a name that seeds its directions.
+        disagrees: whether a variable's measurement accuses it.
+        loudest: the largest scaled gradient norm among the variables of the loss.
+
+    Yields:
+        For each variable what the last measurement of it says.
+    """
+
+    def halved(name: str, group: Sequence[Member], found: list[Joined], row: int) -> list[Joined]:
+        if len(group) < _SMALLEST_SPLIT or row >= _FUTILE or not any(map(disagrees, found)):
+            return found
+        ordered = sorted(group, key=lambda member: member.position)
+        middle = len(ordered) // 2
+        halves = [(f"{name}.0", ordered[:middle]), (f"{name}.1", ordered[middle:])]
+        measured = [measure(*half) for half in halves]
+        futile = all(any(map(disagrees, joined)) for joined in measured)
+        return [
+            joined
+            for half, of_half in zip(halves, measured, strict=True)
+            for joined in halved(*half, of_half, row + 1 if futile else 0)
+        ]
+
+    for number, group in enumerate(_groups(members, loudest)):
+        name = f"joint {number}"
+        yield from halved(name, group, measure(name, group), 0)
+
+
+_SMALLEST_SPLIT = 8
+_FUTILE = 2
+"""After so many halvings in a row that told nothing apart, the variables are measured singly."""
+
+
+def measure_group(
     objective: Objective,
     base: Base,
-    members: Sequence[Member],
+    group: Sequence[Member],
     settings: Settings,
     *,
+    name: str,
     loudest: float,
     noise: float,
     rounding: float,
     tape_rounding: float,
-) -> Iterator[tuple[int, Measurement, float]]:
-    """Measure variables of one loss in groups of similar loudness.
+) -> list[Joined]:
+    """Measure variables of one loss along directions in all of them at once.
 
     Args:
         objective: the objective.
         base: the point.
-        members: the variables, all of one loss.
+        group: the variables.
         settings: the options of the check.
+        name: seeds the directions.
         loudest: the largest scaled gradient norm among the variables of the loss.
         noise: the loss's noise when everything moves.
         rounding: how far the tape's own rounding may move a slope.
         tape_rounding: the same, relative to the size the loss has far from here.
-
-    Yields:
-        For each variable its position, what the measurement of its group says of it, and the step
-        that suited the group, relative to the variable's scale.
     """
-    for number, group in enumerate(_groups(members, loudest)):
-        largest = group[0].loudness
-        weights = [
-            min(_LARGEST_WEIGHT, largest / member.loudness) if member.loudness else 1.0
-            for member in group
-        ]
-        # Powers of two, so that what is exact in these units is exact in the variables' own.
-        units = [
-            2.0 ** round(math.log2(weight * member.scale))
-            for weight, member in zip(weights, group, strict=True)
-        ]
-        gradient = np.concatenate(
-            [unit * member.gradient.ravel() for unit, member in zip(units, group, strict=True)]
+    largest = max(member.loudness for member in group)
+    weights = [
+        min(_LARGEST_WEIGHT, largest / member.loudness) if member.loudness else 1.0
+        for member in group
+    ]
+    # Powers of two, so that what is exact in these units is exact in the variables' own.
+    units = [
+        2.0 ** round(math.log2(weight * member.scale))
+        for weight, member in zip(weights, group, strict=True)
+    ]
+    gradient = np.concatenate(
+        [unit * member.gradient.ravel() for unit, member in zip(units, group, strict=True)]
+    )
+    target = Target(
+        path=name,
+        displaced=objective.along_many(base, [m.parameter for m in group], units),
+        value=np.concatenate(
+            [
+                objective.value(base, member.parameter).ravel() / unit
+                for unit, member in zip(units, group, strict=True)
+            ]
+        ),
+        gradient=gradient,
+        at_zero=base.losses[group[0].parameter.loss],
+        resolution=settings.thresholds.okay / 30 / math.sqrt(len(group)),
+        loudest=loudest,
+        noise=noise,
+        rounding=rounding,
+        tape_rounding=tape_rounding,
+        bits=objective.bits,
+        start=objective.first_step,
+        unit=1.0,
+    )
+    joint = measure_directions(target, settings.directions, None, settings.seed)
+    found = []
+    for member, unit in zip(group, units, strict=True):
+        norm = float(np.linalg.norm(member.gradient))
+        measurement = Measurement(
+            lines=(),
+            gap_square=joint.gap_square / unit**2,
+            numerical_square=norm**2,
+            analytic_square=norm**2,
+            bar_square=joint.bar_square / unit**2,
+            analytic_norm=norm,
         )
-        loss = group[0].parameter.loss
-        target = Target(
-            path=f"joint {number}",
-            displaced=objective.along_many(base, [m.parameter for m in group], units),
-            value=np.concatenate(
-                [
-                    objective.value(base, member.parameter).ravel() / unit
-                    for unit, member in zip(units, group, strict=True)
-                ]
-            ),
-            gradient=gradient,
-            at_zero=base.losses[loss],
-            resolution=settings.thresholds.okay / 30 / math.sqrt(len(group)),
-            loudest=loudest,
-            noise=noise,
-            rounding=rounding,
-            tape_rounding=tape_rounding,
-            bits=objective.bits,
-            start=objective.first_step,
-            unit=1.0,
-        )
-        joint = measure_directions(target, settings.directions, None, settings.seed)
-        for member, unit in zip(group, units, strict=True):
-            norm = float(np.linalg.norm(member.gradient))
-            yield (
-                member.position,
-                Measurement(
-                    lines=(),
-                    gap_square=joint.gap_square / unit**2,
-                    numerical_square=norm**2,
-                    analytic_square=norm**2,
-                    bar_square=joint.bar_square / unit**2,
-                    analytic_norm=norm,
-                ),
-                joint.lines[0].slope.step * unit / member.scale,
-            )
+        step = joint.lines[0].slope.step * unit / member.scale
+        found.append(Joined(member.position, measurement, step))
+    return found
 
 
 def _groups(members: Sequence[Member], loudest: float) -> Iterator[list[Member]]:

@@ -314,31 +314,47 @@ class Objective:
         the cuts of other losses would cut this one off from what comes before them.
         """
         if (kind, loss) not in self._functions:
-            call = self._calls[loss]
-            own = [
-                *call.sources,
-                *(weight for weight in call.output_gradients if weight is not None),
-                *self.constants[loss],
-            ]
-            fed = [
-                *range(len(self._inputs)),
-                *self._position_of_cut,
-                *self._position_of_drawn.values(),
-                *(
-                    self._position_of_tensor[tensor.name]
-                    for tensor in own
-                    if not is_variable(tensor)
-                ),
-            ]
-            fed = list(dict.fromkeys(fed))
-            fetches = self._outputs[kind][loss]
-            function = callable_part(
-                self._whole, [self._feeds[position] for position in fed], fetches
-            )
-            self._functions[kind, loss] = lambda inputs: function(
-                *(inputs[position] for position in fed)
-            )
+            self._functions[kind, loss] = self._part(self._outputs[kind][loss], [loss])
         return self._functions[kind, loss]
+
+    def _part(self, fetches: Any, losses: Sequence[int]) -> Callable[..., Any]:
+        """What belongs to some losses, as a function of the inputs."""
+        own = [
+            tensor
+            for loss in losses
+            for call in [self._calls[loss]]
+            for tensor in (*call.sources, *call.output_gradients, *self.constants[loss])
+            if tensor is not None and not is_variable(tensor)
+        ]
+        fed = [
+            *range(len(self._inputs)),
+            *self._position_of_cut,
+            *self._position_of_drawn.values(),
+            *(self._position_of_tensor[tensor.name] for tensor in own),
+        ]
+        fed = list(dict.fromkeys(fed))
+        function = callable_part(self._whole, [self._feeds[position] for position in fed], fetches)
+        return lambda inputs: function(*(inputs[position] for position in fed))
+
+    def losses_together(self, losses: Sequence[int]) -> Callable[[Sequence[tf.Tensor]], Array]:
+        """Several losses at once, as a function of the inputs; none may depend on another's cuts.
+
+        Args:
+            losses: indices of the losses.
+
+        Returns:
+            A function that gives the value of each, `nan` where an operation refuses the point.
+        """
+        part = self._part([self._outputs["losses"][loss] for loss in losses], losses)
+
+        def evaluate(inputs: Sequence[tf.Tensor]) -> Array:
+            self.evaluations += 1
+            try:
+                return np.array([float(value) for value in part(inputs)])
+            except tf.errors.OpError:
+                return np.full(len(losses), math.nan)
+
+        return evaluate
 
     def _find_parameters(self) -> None:
         position_of = {self._names[index]: position for position, index in enumerate(self._inputs)}
