@@ -142,6 +142,8 @@ def _spoilt_in_training(objective: Objective, batch: Batch, base: Base) -> tuple
     """The innermost layers whose gradients only the training precision makes NaN or infinite."""
     spoilt: dict[int, bool] = {}
     found: list[str] = []
+    if not objective.layer_calls:
+        return ()
     trained = objective.layers_as_trained_at(batch, base)
     for call, gradients in zip(objective.layer_calls, trained, strict=True):
         within = any(spoilt[id(child)] for child in call.children)

@@ -198,7 +198,7 @@ class EagerObjective(Objective):
         except TfcheckError:
             return None
 
-    def nudged(self, base: Base, loss: int, seed: int) -> Base:
+    def nudged(self, base: Base, loss: int, seed: int, size: float = NUDGE) -> Base:
         """All that one loss is differentiated with respect to moves a little at random."""
         inputs = list(base.inputs)
         for parameter in self.parameters:
@@ -206,7 +206,7 @@ class EagerObjective(Objective):
                 (position,) = parameter.inputs
                 value = self.value(base, parameter)
                 rng = generator(seed, parameter.path, "nudge")
-                change = NUDGE * gaussian(rng, value.shape, scale_of(value))
+                change = size * gaussian(rng, value.shape, scale_of(value))
                 inputs[position] = tf.constant(value + change)
         found = self._base(tuple(inputs), self._listen_at(inputs), self._weights)
         # What the training precision made of the point is where the gradients were taken.

@@ -37,7 +37,7 @@ from tfcheck.measure import (
     measure_more,
     only_jumps,
 )
-from tfcheck.objective import Base, Objective, Parameter
+from tfcheck.objective import NUDGE, Base, Objective, Parameter
 from tfcheck.report import Coordinate, Settings, VariableReport
 from tfcheck.verdict import Verdict
 
@@ -51,6 +51,11 @@ _COARSENESS = 2.0**12
 """What a loss does not resolve, in units of its rounding, beside the loudest gradient."""
 
 _COARSEST = 1e-2
+
+_JITTER = 2.0**-46
+_QUIET_PART = 1e-4
+_ROUNDED = 0.1
+"""A gradient of at most this part of the loudest is but rounding where it changes that much."""
 
 _WORST_SHOWN = 5
 _VANISHED = 1e-8
@@ -101,6 +106,7 @@ class Examination:
         self.notes = list(objective.notes)
         self._evaluated_before = objective.evaluations
         self._nudged: dict[int, Base | None] = {}
+        self._jittered: dict[int, Base | None] = {}
         self._screened: dict[int, Measurement] = {}
         self._starts: dict[int, float] = {}
         self._unresolved: dict[int, Measurement] = {}
@@ -401,12 +407,10 @@ class Examination:
             judgement = judge_missing(measurement, dependent, raised)
         else:
             judgement = self._judged(measurement, parameter.loss, target.scale)
-            if judgement.verdict is not Verdict.PASS:
+            if self._jumps_alone(target, judgement):
+                judgement = Judgement(Verdict.FAIL, "blocked", _JUMPS)
+            elif judgement.verdict is not Verdict.PASS:
                 judgement, measurement = self._second_look(position, judgement, measurement)
-            elif not np.any(gradient) and self._tried_jumps < _MOST_LOCALISED:
-                self._tried_jumps += 1
-                if only_jumps(target, self.settings.seed):
-                    judgement = Judgement(Verdict.FAIL, "blocked", _JUMPS)
         if judgement.verdict is Verdict.PASS and not judgement.reason and self._draws(parameter):
             judgement = replace(judgement, reason="stochastic")
         return self._finding(target, parameter, measurement, judgement, scale)
@@ -460,6 +464,8 @@ class Examination:
         deviating = [line for line in here.lines if line.deviates]
         certain = bool(deviating) and all(map(settled, deviating))
         self._looks += 1
+        if self._is_rounding(position):
+            return self._lost_in_rounding(), here
         if not here.lines or (certain and self._looks > _MOST_LOCALISED):
             return first, here
         nudged = self._aside(parameter.loss)
@@ -474,6 +480,47 @@ class Examination:
         on_kink = judgement.verdict is Verdict.PASS and judgement.reason == "kink"
         return judgement, aside if on_kink else here
 
+    def _jumps_alone(self, target: Target, judgement: Judgement) -> bool:
+        """Whether two gradients that are zero throughout are so because the loss has only jumps."""
+        silent = target.gradient is not None and not np.any(target.gradient)
+        accused = judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT)
+        if not silent or accused or self._tried_jumps >= _MOST_LOCALISED:
+            return False
+        self._tried_jumps += 1
+        return only_jumps(target, self.settings.seed)
+
+    def _is_rounding(self, position: int) -> bool:
+        """Whether a quiet gradient is nothing but rounding of the tape's own arithmetic.
+
+        A step that amplifies rounding, as layers of BatchNorm on equal samples do, gives another
+        gradient where everything has moved by a few units in the last place.
+        """
+        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
+        loss, scale = parameter.loss, self._scales[parameter]
+        if gradient is None or loss >= self.objective.steps:
+            return False
+        if np.linalg.norm(gradient) * scale > _QUIET_PART * self._loudest[loss]:
+            return False
+        if loss not in self._jittered:
+            self._jittered[loss] = self._moved(loss, _JITTER)
+        jittered = self._jittered[loss]
+        again = None if jittered is None else jittered.gradients[position]
+        return again is not None and bool(
+            np.linalg.norm(again - gradient) > _ROUNDED * np.linalg.norm(gradient)
+        )
+
+    @staticmethod
+    def _lost_in_rounding() -> Judgement:
+        note = "Beside the others it is zero but for rounding of the tape's own arithmetic."
+        return Judgement(Verdict.PASS, "below_resolution", note)
+
+    def _moved(self, loss: int, size: float) -> Base | None:
+        """The point where everything has moved a little; None where the step cannot run there."""
+        try:
+            return self.objective.nudged(self.base, loss, self.settings.seed, size)
+        except (TfcheckError, tf.errors.OpError):
+            return None
+
     def _share(self, position: int, here: Measurement) -> float | None:
         """The share of kinks along many more directions, where those measured leave a doubt."""
         deviating = [line for line in here.lines if line.deviates]
@@ -487,10 +534,7 @@ class Examination:
     def _aside(self, loss: int) -> Base | None:
         """The point a little aside, made once a loss; None where the step cannot run there."""
         if loss not in self._nudged:
-            try:
-                self._nudged[loss] = self.objective.nudged(self.base, loss, self.settings.seed)
-            except (TfcheckError, tf.errors.OpError):
-                self._nudged[loss] = None
+            self._nudged[loss] = self._moved(loss, NUDGE)
         return self._nudged[loss]
 
     def _finding(

@@ -13,6 +13,7 @@ from tfcheck.differences import (
     FIRST_STEP,
     SMALLEST_STEP,
     Slope,
+    better,
     central_difference,
     confirm_slope,
     measure_slope,
@@ -25,6 +26,9 @@ Displaced = Callable[[Array], float]
 _NOISE_MARGIN = 4.0
 _NOISE_PART = 2.0**-6
 """The part of the tape's rounding that a single evaluation of the loss has at least."""
+
+_USEFUL = 1e-2
+"""An error bar of this part of a slope still tells something."""
 
 _PLAIN = 100
 """A gap of this many error bars needs no finer measurement of its size."""
@@ -188,6 +192,9 @@ class Target:
 
         start = self.first_step(reference) if first_step is None else first_step
         first, best = measure_slope(measure, self.wanted(reference), start)
+        if start > FIRST_STEP and not best.error_bar <= _USEFUL * reference:
+            # What is too coarse a step for a loss with jumps may be right for one with noise.
+            best = better(best, measure_slope(measure, self.wanted(reference), FIRST_STEP)[1])
         if not abs(best.value - analytic[best.step]) <= best.error_bar:
             best = confirm_slope(measure, best)
             if self._saturated(analytic[best.step], best):

@@ -605,7 +605,7 @@ class Objective:
             if parameter.loss < self.steps and len(parameter.inputs) > 1
         }
 
-    def nudged(self, base: Base, loss: int, seed: int) -> Base:
+    def nudged(self, base: Base, loss: int, seed: int, size: float = NUDGE) -> Base:
         """One loss a little aside: all that it is differentiated with respect to moves at random.
 
         A loss that is piecewise smooth has a derivative at almost every point, so a point drawn at
@@ -616,7 +616,7 @@ class Objective:
             if parameter.loss != loss or not parameter.inputs:
                 continue
             value = as_floats(base.inputs[parameter.inputs[0]])
-            change = NUDGE * gaussian(
+            change = size * gaussian(
                 generator(seed, parameter.path, "nudge"), value.shape, scale_of(value)
             )
             for position in parameter.inputs:
