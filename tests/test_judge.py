@@ -247,11 +247,17 @@ def test_unsettled_sides_stay_open() -> None:
     assert found.verdict is OPEN
 
 
-def test_doubt_from_a_kink_passes_and_doubt_from_noise_stays() -> None:
-    """An open answer becomes a pass where the shape of the loss caused it, not where noise did."""
+def test_doubt_passes_where_a_look_aside_settles_it() -> None:
+    """An open answer becomes a pass where the shape of the loss caused it, or nothing deviated."""
     shape = measured(line(1.0, 1.0, 1.0))
     noise = measured(line(1.0, 1.0, 0.0, roundoff=1.0))
-    assert judge_second_look(DOUBTFUL, shape, NEARBY["right"]).verdict is PASS
+    assert judge_second_look(DOUBTFUL, shape, NEARBY["right"]).reason == "kink"
+    assert judge_second_look(DOUBTFUL, noise, NEARBY["right"]).reason == "below_resolution"
+
+
+def test_doubt_from_noise_stays_where_something_deviates() -> None:
+    """Noise that hides a difference larger than its error bar is no ground for a pass."""
+    noise = measured(line(1.0, 5.0, 0.0, roundoff=1.0))
     assert judge_second_look(DOUBTFUL, noise, NEARBY["right"]) == DOUBTFUL
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tfcheck import Verdict, check_gradients
 from tfcheck.joint import JOINT_FROM
-from tfcheck.localise import suspicious_entries
+from tfcheck.localise import suspicious_entries, wrong_entries
 from tfcheck.measure import (
     Measurement,
     Target,
@@ -249,6 +249,29 @@ def test_bisection_finds_one_of_many(where: int) -> None:
     assert first == (where // 100, where % 100)
     assert others == []
     assert evaluations(target) <= 60
+
+
+def test_bisection_finds_one_of_a_million() -> None:
+    """One wrong entry among 10⁶ takes about 2·log₂(n) = 40 evaluations."""
+    where = 654_321
+    error = np.zeros(1_000_000)
+    error[where] = 2.0
+    weights = np.random.default_rng(2).normal(size=1_000_000)
+    target = target_of(
+        (1_000_000,), error, loss=lambda x: float(weights @ x), slopes=lambda _x: weights
+    )
+    assert wrong_entries(target, 1) == [where]
+    assert evaluations(target) <= 2 * 20 + 4
+
+
+def test_bisection_stops_when_all_are_found() -> None:
+    """K wrong entries are all that is found, with about 2·k·log₂(n) evaluations."""
+    wrong = {70: 3.0, 4_000: -2.0, 4_001: 4.0, 9_999: 2.5}
+    error = np.zeros(10_000)
+    error[list(wrong)] = list(wrong.values())
+    target = target_of((10_000,), error)
+    assert set(wrong_entries(target, 12)) == set(wrong)
+    assert evaluations(target) <= 2 * len(wrong) * 14 + 4
 
 
 def test_bisection_finds_several() -> None:

@@ -38,6 +38,7 @@ from tfcheck.measure import (
     only_jumps,
 )
 from tfcheck.objective import NUDGE, Base, Objective, Parameter
+from tfcheck.pattern import pattern_of
 from tfcheck.report import Coordinate, Settings, VariableReport
 from tfcheck.verdict import Verdict
 
@@ -570,8 +571,9 @@ class Examination:
             score=_score_shown(measurement, judgement.reason),
             numerical_norm=_numerical_norm_shown(measurement, judgement.reason) / abs(scale),
             error_bar=measurement.score_bar,
+            pattern=self._pattern(target, parameter, measurement) if wrong else "",
             worst=self._worst_coordinates(target, scale) if wrong else (),
-            detectable_error=math.sqrt(measurement.bar_square) / abs(scale),
+            detectable_error=self._detectable(measurement) / abs(scale),
         )
         squared = scale**2
         return Finding(
@@ -580,6 +582,22 @@ class Examination:
             measurement.numerical_square / squared,
             measurement.analytic_square / squared,
         )
+
+    def _detectable(self, measurement: Measurement) -> float:
+        """The smallest ‖ĝ − g‖ that would have been more than okay."""
+        norms = math.sqrt(measurement.numerical_square) + math.sqrt(measurement.analytic_square)
+        return math.sqrt(measurement.bar_square) + self.settings.thresholds.okay * norms
+
+    def _pattern(self, target: Target, parameter: Parameter, measurement: Measurement) -> str:
+        """How the gradient is wrong; only of the first few failing variables."""
+        if self._localised >= _MOST_LOCALISED or not measurement.lines:
+            return ""
+        others = {
+            other.path: gradient
+            for other, gradient in zip(self.objective.parameters, self.base.gradients, strict=True)
+            if other.loss == parameter.loss and other is not parameter and gradient is not None
+        }
+        return pattern_of(target, measurement.lines[0].slope.step / 4, others)
 
     def _worst_coordinates(self, target: Target, scale: float) -> tuple[Coordinate, ...]:
         """The most deviating entries among those that bisection and the largest gradients point to.

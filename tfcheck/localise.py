@@ -2,62 +2,81 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import math
+
 import numpy as np
 
 from tfcheck.differences import FIRST_STEP
 from tfcheck.directions import Array, gaussian, generator
 from tfcheck.measure import Target, loudest_entries
 
+_NOTHING_LEFT = 1e-3
+"""What is left of a gap when every wrong entry is found, beside the whole."""
+
 
 def suspicious_entries(target: Target, count: int) -> list[tuple[int, ...]]:
     """Entries where numerical and analytic gradient are most likely to differ.
-
-    A Gaussian direction, masked to half of the entries again and again, always the half with the
-    larger gap, ends at an entry that is wrong: about log₂(n) slopes for n entries. The entries
-    with the largest analytic gradients fill the list up.
 
     Args:
         target: the variable.
         count: how many entries are wanted.
 
     Returns:
-        Up to `count` distinct indices, the bisected ones first.
+        Up to `count` distinct indices: the wrong ones first, by the size of what they contribute;
+        where there are fewer, the entries with the largest analytic gradients follow.
     """
     size = target.value.size
     if size <= count:
         return [tuple(int(i) for i in index) for index in np.ndindex(target.value.shape)]
-    found: list[tuple[int, ...]] = []
-    excluded: set[int] = set()
-    for attempt in range(max(1, count // 2)):
-        flat = _bisect(target, attempt, excluded)
-        excluded.add(flat)
-        found.append(tuple(int(i) for i in np.unravel_index(flat, target.value.shape)))
+    found = [
+        tuple(int(i) for i in np.unravel_index(flat, target.value.shape))
+        for flat in wrong_entries(target, max(1, count // 2))
+    ]
     gradient = np.zeros(target.value.shape) if target.gradient is None else target.gradient
     found += loudest_entries(gradient, count)
     return list(dict.fromkeys(found))[:count]
 
 
-def _bisect(target: Target, attempt: int, excluded: set[int]) -> int:
-    rng = generator(0, target.path, f"bisection {attempt}")
+def wrong_entries(target: Target, most: int) -> list[int]:
+    """The entries that are wrong, as positions in the flat variable.
+
+    The gap between the numerical and the analytic slope along a Gaussian direction is the sum of
+    what the entries contribute. So the entries are halved again and again, the part with the
+    largest gap first; what one half does not explain is in the other. Finding k wrong ones among n
+    takes about 2·k·log₂(n) evaluations.
+
+    Args:
+        target: the variable.
+        most: how many are looked for at most.
+    """
+    rng = generator(0, target.path, "bisection")
     direction = gaussian(rng, target.value.shape, target.scale).ravel()
-    candidates = np.setdiff1d(np.arange(direction.size), sorted(excluded))
-    gap = _gap(target, direction, candidates)
-    while candidates.size > 1:
-        half = candidates.size // 2
-        # Slopes add up, so what the first half does not explain is in the second.
-        first = _gap(target, direction, candidates[:half])
-        in_first = abs(first) >= abs(gap - first)
-        candidates = candidates[:half] if in_first else candidates[half:]
-        gap = first if in_first else gap - first
-    return int(candidates[0])
+    whole = _gap(target, direction, 0, direction.size)
+    order = itertools.count()
+    parts = [(-abs(whole), next(order), whole, 0, direction.size)]
+    found: list[int] = []
+    while parts and len(found) < most:
+        _, _, gap, start, end = heapq.heappop(parts)
+        if not math.isfinite(gap) or abs(gap) <= _NOTHING_LEFT * abs(whole):
+            break
+        if end - start == 1:
+            found.append(start)
+            continue
+        middle = (start + end) // 2
+        first = _gap(target, direction, start, middle)
+        for part, low, high in ((first, start, middle), (gap - first, middle, end)):
+            heapq.heappush(parts, (-abs(part), next(order), part, low, high))
+    return found
 
 
-def _gap(target: Target, direction: Array, kept: Array) -> float:
+def _gap(target: Target, direction: Array, start: int, end: int) -> float:
     """Numerical less analytic slope along a direction masked to some entries."""
     masked = np.zeros_like(direction)
-    masked[kept] = direction[kept]
+    masked[start:end] = direction[start:end]
     masked = masked.reshape(target.value.shape)
-    step = FIRST_STEP / 4
+    step = (target.start or FIRST_STEP) / 4
     ahead, behind = target.displaced(step * masked), target.displaced(-step * masked)
     analytic = 0.0 if target.gradient is None else float(np.vdot(masked, target.gradient))
     return (ahead - behind) / (2 * step) - analytic

@@ -71,9 +71,11 @@ class VariableReport:
         numerical_norm: ‖ĝ‖, estimated along the directions measured.
         error_bar: the part of the score that truncation, round-off and noise can explain.
         worst: the most deviating coordinates looked at, worst first; empty where nothing deviates.
-        detectable_error: the smallest relative error of this gradient that the check would have
-            seen; `nan` where unknown.
+        detectable_error: the smallest ‖ĝ − g‖ that the check would have seen, in the units of the
+            gradient; `nan` where unknown.
         note: one sentence for a reader, or `""`.
+        pattern: how a wrong gradient follows from something at hand, such as a factor, a sign, a
+            transpose or another variable's gradient, as one sentence; `""` where it does not.
         precision_error: ‖g_t − g‖ / (‖g_t‖ + ‖g‖), where g_t is the tape's gradient in the
             precision that trains and g the one in float64; `nan` where unknown or not applicable.
         trained_norm: ‖g_t‖.
@@ -93,6 +95,7 @@ class VariableReport:
     worst: tuple[Coordinate, ...] = ()
     detectable_error: float = math.nan
     note: str = ""
+    pattern: str = ""
     precision_error: float = math.nan
     trained_norm: float = math.nan
     compiled_distance: float | None = None

@@ -87,15 +87,13 @@ def variables_kept(model: keras.Layer) -> Iterator[None]:
             held.add(id(variable))
             before.append((variable, tf.identity(variable)))
 
-    kind = _kind_of_variables()
+    kind, generator = _kind_of_variables(), tf.random.Generator
     try:
         with contextlib.ExitStack() as undo:
             for name in _ASSIGNING:
-                if name in vars(kind):
-                    undo.callback(setattr, kind, name, vars(kind)[name])
-                else:
-                    undo.callback(delattr, kind, name)
-                setattr(kind, name, _noted(note, getattr(kind, name)))
+                _replace(undo, kind, name, _noted(note, getattr(kind, name)))
+            skip = _noted(lambda source: note(source.state), generator.skip)
+            _replace(undo, generator, "skip", skip)
             yield
     finally:
         for variable, value in before:
@@ -120,6 +118,14 @@ _ASSIGNING = (
 def _kind_of_variables() -> type:
     """The class of what `tf.Variable(...)` makes."""
     return type(tf.Variable(0.0, trainable=False))
+
+
+def _replace(undo: contextlib.ExitStack, owner: type, name: str, value: Any) -> None:
+    if name in vars(owner):
+        undo.callback(setattr, owner, name, vars(owner)[name])
+    else:
+        undo.callback(delattr, owner, name)
+    setattr(owner, name, value)
 
 
 def _noted(note: Callable[[Any], None], original: Callable[..., Any]) -> Callable[..., Any]:

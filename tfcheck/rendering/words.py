@@ -214,8 +214,8 @@ def variable_sentences(variable: VariableReport) -> tuple[str, ...]:
     sentences = ["" if quiet else REASON_SENTENCES.get(variable.reason, "")]
     if variable.verdict is Verdict.INCONCLUSIVE and math.isfinite(variable.detectable_error):
         sentences.append(
-            "The smallest relative error this check would have seen: "
+            "The smallest error this check would have seen: "
             f"{number(variable.detectable_error, 2)}."
         )
-    sentences.append(variable.note)
+    sentences += [variable.note, variable.pattern]
     return tuple(sentence for sentence in sentences if sentence)
