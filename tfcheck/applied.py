@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import keras
 import numpy as np
 
 from tfcheck.directions import Array
 from tfcheck.judge import Judgement
-from tfcheck.objective import Base, Objective
+from tfcheck.objective import Objective
+from tfcheck.point import Base, as_floats
 from tfcheck.verdict import Verdict
 
 SAME = {"float64": 1e-6, "float32": 1e-3, "float16": 5e-2, "bfloat16": 5e-2}
@@ -78,13 +81,48 @@ def handed_over(objective: Objective, base: Base) -> dict[str, Handed]:
         if parameter.loss < objective.steps and gradient is not None and not parameter.within:
             unscaled = gradient / base.scales[parameter.loss]
             tapes.setdefault(parameter.path, []).append(unscaled)
-    applied = objective.applied_at(base)
-    assigned = objective.assigned_at(base)
+    applied = _applied_at(objective, base)
+    assigned = _assigned_at(objective, base)
     received = {p.path for p in objective.parameters if id(p.variable) in objective.received}
     return {
         path: _handed(tuple(found), applied.get(path, []), assigned.get(path, []), path in received)
         for path, found in tapes.items()
     }
+
+
+def _applied_at(objective: Objective, base: Base) -> dict[str, list[tuple[Array, float]]]:
+    """What optimizers were given for each variable, by path.
+
+    Each gradient, in float64, stands with what its optimizer divides it by.
+    """
+    path_of = {id(parameter.variable): parameter.path for parameter in objective.parameters}
+    found: dict[str, list[tuple[Array, float]]] = {}
+    for applied, value in zip(objective.applied, base.applied, strict=False):
+        path = path_of.get(id(applied.variable))
+        if path is not None:
+            found.setdefault(path, []).append((value, _divisor(applied.optimizer)))
+    return found
+
+
+def _assigned_at(objective: Objective, base: Base) -> dict[str, list[Array]]:
+    """What the step itself subtracts from each variable that it assigns to, by path."""
+    return {
+        parameter.path: [
+            objective.value(base, parameter) - as_floats(base.inputs[position])
+            for position in parameter.inputs[1:]
+        ]
+        for parameter in objective.parameters
+        if parameter.loss < objective.steps and len(parameter.inputs) > 1
+    }
+
+
+def _divisor(optimizer: Any) -> float:
+    """What an optimizer divides gradients by before it applies them, 1 for nothing."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        # Built at its first use, and only then is there a variable.
+        scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
+        return float(keras.ops.convert_to_numpy(scale))
+    return float(getattr(optimizer, "loss_scale_factor", None) or 1.0)
 
 
 def _handed(

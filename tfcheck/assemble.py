@@ -13,7 +13,8 @@ from tfcheck.errors import some
 from tfcheck.examine import Finding, parity
 from tfcheck.internals import live_variable
 from tfcheck.judge import Judgement
-from tfcheck.objective import Base, Objective
+from tfcheck.objective import Objective
+from tfcheck.point import Base
 from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.unchanged import held_variables
 from tfcheck.verdict import Verdict, worst

@@ -34,7 +34,8 @@ from tfcheck.errors import BatchError, ModelError, NoTapeError, TfcheckError, Tr
 from tfcheck.examine import Examination, Finding, Progress
 from tfcheck.judge import Judgement
 from tfcheck.listening import EagerCall
-from tfcheck.objective import Base, Objective
+from tfcheck.objective import Objective
+from tfcheck.point import Base
 from tfcheck.preconditions import (
     make_settings,
     require_backend,

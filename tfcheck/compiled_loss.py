@@ -18,7 +18,8 @@ from tfcheck.applied import SAME, Handed, handed_over, same
 from tfcheck.compiled_step import ADDED, DATA, PENALTIES
 from tfcheck.directions import Array
 from tfcheck.judge import Judgement
-from tfcheck.objective import Base, Objective
+from tfcheck.objective import Objective
+from tfcheck.point import Base
 from tfcheck.verdict import Verdict
 
 _TELLING = 8

@@ -16,7 +16,8 @@ import numpy as np
 from tfcheck.batch import Batch
 from tfcheck.examine import Examination, Progress
 from tfcheck.listening import EagerCall
-from tfcheck.objective import Base, Objective
+from tfcheck.objective import Objective
+from tfcheck.point import Base
 from tfcheck.report import Settings
 from tfcheck.screen import cleared
 from tfcheck.steps import Step

@@ -29,15 +29,8 @@ from tfcheck.listening import (
     listening,
     noting_layers,
 )
-from tfcheck.objective import (
-    NUDGE,
-    Base,
-    Objective,
-    Parameter,
-    elsewhere,
-    spread,
-    unique_paths,
-)
+from tfcheck.objective import Objective, unique_paths
+from tfcheck.point import NUDGE, Base, Parameter, elsewhere, spread
 from tfcheck.silence import dropout_off
 from tfcheck.steps import Step
 from tfcheck.tracing import explain, functions_written_out, require_tape
@@ -81,7 +74,7 @@ class EagerObjective(Objective):
         self._weights = [call.output_gradients for call in calls]
         self.draws = (False,) * self.steps
         self.samples = ("",) * self.steps
-        self._applied = list(recording.applied)
+        self.applied = list(recording.applied)
         self.received = frozenset(id(applied.variable) for applied in recording.applied)
         self.updates = False
         self.left_out = ()

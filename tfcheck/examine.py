@@ -37,8 +37,9 @@ from tfcheck.measure import (
     measure_more,
     only_jumps,
 )
-from tfcheck.objective import NUDGE, Base, Objective, Parameter
+from tfcheck.objective import Objective
 from tfcheck.pattern import pattern_of
+from tfcheck.point import NUDGE, Base, Parameter
 from tfcheck.report import Coordinate, Settings, VariableReport
 from tfcheck.verdict import Verdict
 

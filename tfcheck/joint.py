@@ -17,7 +17,8 @@ import numpy as np
 
 from tfcheck.directions import Array
 from tfcheck.measure import Measurement, Target, measure_directions
-from tfcheck.objective import Base, Objective, Parameter
+from tfcheck.objective import Objective
+from tfcheck.point import Base, Parameter
 from tfcheck.report import Settings
 
 JOINT_FROM = 32

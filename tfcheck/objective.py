@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -30,77 +29,14 @@ from tfcheck.graph_functions import (
 from tfcheck.internals import live_variable, variable_dtype
 from tfcheck.listening import Recording, TapeCall, is_variable
 from tfcheck.nodes import meets, reachable
+from tfcheck.point import NUDGE, Base, Parameter, as_floats, elsewhere, spread
 from tfcheck.promotion import PureGraph, purify
 from tfcheck.tracing import TracedStep
 
 Array = npt.NDArray[np.float64]
 
-NUDGE = 2.0**-7
-"""How far `Objective.nudged` moves the variables, relative to their scale."""
-
 ISLAND_STEP = 2.0**-8
 """Where to begin the search for a step in a loss that is partly computed in float32."""
-
-ASIDE = 2.0**-3
-"""By which part `Objective.aside` changes every number: so that gradients change in size, too."""
-
-
-@dataclass(frozen=True, eq=False)
-class Parameter:
-    """One variable, or one tensor within the step, as one tape differentiates it.
-
-    Attributes:
-        variable: the live Keras or TensorFlow variable; for a tensor within the step, that tensor.
-        path: its unique path in the report; for a tensor its name in the graph.
-        loss: index of the loss it is differentiated for.
-        inputs: indices of the inputs that hold its value: the value itself, then any value
-            assigned to it within the step. Empty where the step never reads it.
-    """
-
-    variable: Any
-    path: str
-    loss: int
-    inputs: tuple[int, ...]
-
-    @property
-    def within(self) -> bool:
-        """Whether this is a tensor within the step rather than a variable."""
-        return not is_variable(self.variable)
-
-
-@dataclass(frozen=True)
-class Base:
-    """The objective at the point where the model stands.
-
-    Attributes:
-        inputs: a tensor for each input of the objective, floats in float64.
-        losses: value of each loss, in float64.
-        losses_as_trained: the same in the training precision.
-        scales: the loss scale inside each loss; 1 where there is none.
-        gradients: analytic gradient for each parameter; None where the tape gave None.
-        errors: for each loss what its tape raised in place of gradients, `""` for nothing.
-        coarse: the losses whose gradients have no float64 form, and are those that train.
-        applied: what the optimizers were given, in the order of their calls.
-        factors: for each loss of the step the scalars that it was last multiplied with, or, as
-            their inverse, divided by.
-        gradients_as_trained: the gradient of each parameter of the step's own losses in the
-            training precision, None where it is unknown; empty where none is.
-    """
-
-    inputs: tuple[tf.Tensor, ...]
-    losses: tuple[float, ...]
-    losses_as_trained: tuple[float, ...]
-    scales: tuple[float, ...]
-    gradients: tuple[Array | None, ...]
-    errors: tuple[str, ...]
-    coarse: frozenset[int] = frozenset()
-    applied: tuple[Array, ...] = ()
-    gradients_as_trained: tuple[Trained | None, ...] = ()
-    factors: tuple[tuple[float, ...], ...] = ()
-
-    def factors_of(self, parameter: Parameter) -> tuple[float, ...]:
-        """The scalars in the loss that a parameter of the step is differentiated for."""
-        return self.factors[parameter.loss] if parameter.loss < len(self.factors) else ()
 
 
 class Objective:
@@ -122,6 +58,7 @@ class Objective:
             variables among them.
         layer_calls: the layer calls, where layers were listened to; their losses come last.
         uses_loss_objects: whether a `keras.losses.Loss` is called, such as the compiled one.
+        applied: what the optimizers are given in the traced graph, in the order of their calls.
         received: the variables, by identity, that an optimizer is given a gradient for.
         updates: whether the step ought to update its variables, and what it assigns is seen.
         constants: for each loss the tensors that its tape takes for constant, since they were made
@@ -155,7 +92,7 @@ class Objective:
         self.layer_calls = tuple(recording.layer_calls)
         self.uses_loss_objects = recording.uses_loss_objects
         self.received = frozenset(id(applied.variable) for applied in recording.applied)
-        self._applied = [
+        self.applied = [
             applied
             for applied in recording.applied
             if applied.gradient.graph is traced.function.graph
@@ -205,7 +142,7 @@ class Objective:
         cut_at += [tensor for constants in self.constants for tensor in constants]
         fetches = [tensor.name for call in calls for tensor in _tensors(call)]
         fetches += [tensor.name for tensor in (*cut_at, *unscaled) if tensor is not None]
-        fetches += [applied.gradient.name for applied in self._applied]
+        fetches += [applied.gradient.name for applied in self.applied]
         fetches += [weight.name for call in calls for weight in call.weights]
         pure = purify(
             graph_def, self._variable_dtypes, fetches, sources=[tensor.name for tensor in cut_at]
@@ -253,7 +190,7 @@ class Objective:
             ]
             return {
                 "losses": losses,
-                "applied": [new(applied.gradient) for applied in self._applied],
+                "applied": [new(applied.gradient) for applied in self.applied],
                 "factors": [
                     [tf.cast(new(weight), tf.float64) for weight in call.weights]
                     for call in calls[: self.steps]
@@ -295,7 +232,7 @@ class Objective:
     def _dropped(self, pure: PureGraph) -> frozenset[int]:
         """The losses of the step whose gradients nothing in it makes use of."""
         calls = self._calls[: self.steps]
-        used = [applied.gradient.name for applied in self._applied]
+        used = [applied.gradient.name for applied in self.applied]
         used += [target.name for call in calls for target in call.targets]
         sinks = [pure.tensors[name] for name in used] + [cut.tensor for cut in pure.cuts]
         needed = {node.name for node in reachable(self._nodes, sinks)}
@@ -581,30 +518,6 @@ class Objective:
                 found["gradients"].append([None for g in call.gradients if g is not None])
         return {**found, "errors": tuple(errors)}
 
-    def applied_at(self, base: Base) -> dict[str, list[tuple[Array, float]]]:
-        """What optimizers were given for each variable, by path.
-
-        Each gradient, in float64, stands with what its optimizer divides it by.
-        """
-        path_of = {id(parameter.variable): parameter.path for parameter in self.parameters}
-        found: dict[str, list[tuple[Array, float]]] = {}
-        for applied, value in zip(self._applied, base.applied, strict=False):
-            path = path_of.get(id(applied.variable))
-            if path is not None:
-                found.setdefault(path, []).append((value, _divisor(applied.optimizer)))
-        return found
-
-    def assigned_at(self, base: Base) -> dict[str, list[Array]]:
-        """What the step itself subtracts from each variable that it assigns to, by path."""
-        return {
-            parameter.path: [
-                self.value(base, parameter) - as_floats(base.inputs[position])
-                for position in parameter.inputs[1:]
-            ]
-            for parameter in self.parameters
-            if parameter.loss < self.steps and len(parameter.inputs) > 1
-        }
-
     def nudged(self, base: Base, loss: int, seed: int, size: float = NUDGE) -> Base:
         """One loss a little aside: all that it is differentiated with respect to moves at random.
 
@@ -725,15 +638,6 @@ class Objective:
         return parameter.inputs, values
 
 
-def elsewhere(value: tf.Tensor, seed: int, label: str) -> tf.Tensor:
-    """A tensor with each of its floats multiplied with a random number near 1."""
-    if not value.dtype.is_floating:
-        return value
-    plain = np.asarray(value, np.float64)
-    factors = 1 + ASIDE * generator(seed, label, "aside").uniform(-1, 1, plain.shape)
-    return tf.constant(plain * factors, value.dtype)
-
-
 def _unscaled(recording: Recording) -> list[tf.Tensor | None]:
     """For each tape call the loss before it was scaled, None where it was not."""
     before = {scaled.ref(): loss for scaled, loss in recording.loss_scales if tf.is_tensor(loss)}
@@ -747,15 +651,6 @@ def _assigns_out_of_sight(graph_def: Any) -> bool:
     """Whether variables are assigned to in loops, branches or other nested functions."""
     nodes = (node for function in graph_def.library.function for node in function.node_def)
     return any(node.op.startswith("Assign") for node in nodes)
-
-
-def _divisor(optimizer: Any) -> float:
-    """What an optimizer divides gradients by before it applies them, 1 for nothing."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        # Built at its first use, and only then is there a variable.
-        scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
-        return float(keras.ops.convert_to_numpy(scale))
-    return float(getattr(optimizer, "loss_scale_factor", None) or 1.0)
 
 
 def _with_inverses(factors: Sequence[Sequence[Any]]) -> tuple[tuple[float, ...], ...]:
@@ -772,24 +667,6 @@ def _tensors(call: TapeCall) -> list[tf.Tensor]:
         for tensor in (*call.targets, *call.output_gradients, *call.gradients)
         if tensor is not None
     ]
-
-
-def spread(call: TapeCall, found: Sequence[tf.Tensor]) -> list[Array | None]:
-    """The gradients of a call as arrays, with None where the tape gave none."""
-    rest = iter(found)
-    return [
-        None if gradient is None or value is None else as_floats(value)
-        for gradient in call.gradients
-        for value in [None if gradient is None else next(rest)]
-    ]
-
-
-def as_floats(value: Any) -> Array:
-    """A tensor in float64; a complex one is unknown, since its derivatives are not measured."""
-    array = np.asarray(value)
-    if np.iscomplexobj(array):
-        return np.full(array.shape, math.nan)
-    return array.astype(np.float64)
 
 
 def unique_paths(variables: Sequence[Any]) -> dict[int, str]:

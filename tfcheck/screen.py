@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from tfcheck.differences import Slope, central_difference, measure_slope
 from tfcheck.directions import Array, gaussian, generator, scale_of
-from tfcheck.objective import Base, Objective, Parameter
+from tfcheck.objective import Objective
+from tfcheck.point import Base, Parameter
 
 _DIRECTIONS = 2
 _AGREEMENT = 1e-6

@@ -14,7 +14,8 @@ import numpy as np
 
 from tfcheck.distance import distance
 from tfcheck.examine import Finding
-from tfcheck.objective import Base, Objective
+from tfcheck.objective import Objective
+from tfcheck.point import Base
 
 
 def with_precision(findings: Sequence[Finding], objective: Objective, base: Base) -> list[Finding]:

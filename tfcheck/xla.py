@@ -22,7 +22,7 @@ from tfcheck.distance import distance
 from tfcheck.errors import TfcheckError, TraceError, received, some
 from tfcheck.examine import Examination, Finding
 from tfcheck.judge import Judgement, judge_score
-from tfcheck.objective import Base
+from tfcheck.point import Base
 from tfcheck.verdict import Verdict
 
 _ROUNDING = {"float64": 1e-9, "float32": 1e-4, "float16": 5e-2, "bfloat16": 0.25}

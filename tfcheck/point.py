@@ -1,0 +1,106 @@
+"""A point: where the model stands, and what the objective gives there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfcheck.as_trained import Trained
+from tfcheck.directions import Array, generator
+from tfcheck.listening import TapeCall, is_variable
+
+NUDGE = 2.0**-7
+"""How far `Objective.nudged` moves the variables, relative to their scale."""
+
+ASIDE = 2.0**-3
+"""By which part `Objective.aside` changes every number: so that gradients change in size, too."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """One variable, or one tensor within the step, as one tape differentiates it.
+
+    Attributes:
+        variable: the live Keras or TensorFlow variable; for a tensor within the step, that tensor.
+        path: its unique path in the report; for a tensor its name in the graph.
+        loss: index of the loss it is differentiated for.
+        inputs: indices of the inputs that hold its value: the value itself, then any value
+            assigned to it within the step. Empty where the step never reads it.
+    """
+
+    variable: Any
+    path: str
+    loss: int
+    inputs: tuple[int, ...]
+
+    @property
+    def within(self) -> bool:
+        """Whether this is a tensor within the step rather than a variable."""
+        return not is_variable(self.variable)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The objective at the point where the model stands.
+
+    Attributes:
+        inputs: a tensor for each input of the objective, floats in float64.
+        losses: value of each loss, in float64.
+        losses_as_trained: the same in the training precision.
+        scales: the loss scale inside each loss; 1 where there is none.
+        gradients: analytic gradient for each parameter; None where the tape gave None.
+        errors: for each loss what its tape raised in place of gradients, `""` for nothing.
+        coarse: the losses whose gradients have no float64 form, and are those that train.
+        applied: what the optimizers were given, in the order of their calls.
+        factors: for each loss of the step the scalars that it was last multiplied with, or, as
+            their inverse, divided by.
+        gradients_as_trained: the gradient of each parameter of the step's own losses in the
+            training precision, None where it is unknown; empty where none is.
+    """
+
+    inputs: tuple[tf.Tensor, ...]
+    losses: tuple[float, ...]
+    losses_as_trained: tuple[float, ...]
+    scales: tuple[float, ...]
+    gradients: tuple[Array | None, ...]
+    errors: tuple[str, ...]
+    coarse: frozenset[int] = frozenset()
+    applied: tuple[Array, ...] = ()
+    gradients_as_trained: tuple[Trained | None, ...] = ()
+    factors: tuple[tuple[float, ...], ...] = ()
+
+    def factors_of(self, parameter: Parameter) -> tuple[float, ...]:
+        """The scalars in the loss that a parameter of the step is differentiated for."""
+        return self.factors[parameter.loss] if parameter.loss < len(self.factors) else ()
+
+
+def elsewhere(value: tf.Tensor, seed: int, label: str) -> tf.Tensor:
+    """A tensor with each of its floats multiplied with a random number near 1."""
+    if not value.dtype.is_floating:
+        return value
+    plain = np.asarray(value, np.float64)
+    factors = 1 + ASIDE * generator(seed, label, "aside").uniform(-1, 1, plain.shape)
+    return tf.constant(plain * factors, value.dtype)
+
+
+def as_floats(value: Any) -> Array:
+    """A tensor in float64; a complex one is unknown, since its derivatives are not measured."""
+    array = np.asarray(value)
+    if np.iscomplexobj(array):
+        return np.full(array.shape, math.nan)
+    return array.astype(np.float64)
+
+
+def spread(call: TapeCall, found: Sequence[tf.Tensor]) -> list[Array | None]:
+    """The gradients of a call as arrays, with None where the tape gave none."""
+    rest = iter(found)
+    return [
+        None if gradient is None or value is None else as_floats(value)
+        for gradient in call.gradients
+        for value in [None if gradient is None else next(rest)]
+    ]
