@@ -153,7 +153,8 @@ class Objective:
         nodes = self._nodes = {node.name: node for node in pure.graph_def.node}
         self._targets = [[pure.tensors[t.name] for t in call.targets] for call in calls]
         self.dropped = self._dropped(pure)
-        drawn = {name.split(":")[0] for name in pure.drawn.values()}
+        noted = {noted.partition(" (")[2].rstrip(")") for noted in pure.random_ops}
+        drawn = {new.split(":")[0] for old, new in pure.drawn.items() if old.split(":")[0] in noted}
         self.draws = tuple(
             not drawn.isdisjoint(node.name for node in reachable(nodes, targets))
             for targets in self._targets[: self.steps]

@@ -63,11 +63,12 @@ DRAWING = frozenset(
         "LogUniformCandidateSampler",
         "ThreadUnsafeUnigramCandidateSampler",
         "UniformCandidateSampler",
-        "EagerPyFunc",
-        "PyFunc",
     }
 )
-"""Other operations that may give something else at every evaluation."""
+"""Other operations that draw random numbers."""
+
+FOREIGN = frozenset({"EagerPyFunc", "PyFunc"})
+"""Operations that may give something else at every evaluation, and need not."""
 
 
 def raised(attribute: Any, becomes: Mapping[int, int]) -> Any:

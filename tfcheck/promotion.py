@@ -43,6 +43,7 @@ from tfcheck.nodes import (
 )
 from tfcheck.precision import (
     DRAWING,
+    FOREIGN,
     HIGH,
     MIDDLE,
     RANDOM,
@@ -398,7 +399,7 @@ class _Body:
             self.sampled.append(node.name)
         if (random and definition.is_stateful) or (node.op in DRAWING and not self.in_function):
             self.program.random_ops.append(_Note(node.op, node.name, self.in_function))
-        else:
+        elif node.op not in FOREIGN or self.in_function:
             return random
         refs = output_refs(node, definition, self.in_function)
         types = tensor_types(node, definition.output_arg)
@@ -439,7 +440,7 @@ class _Body:
         order = self._emit(f"{name}/order", "Range", (zero, count, one), Tidx=whole)
         permutation = self._emit(f"{name}/permutation", "RandomShuffle", (order,), T=whole)
         self._emit(name, "GatherV2", (value, permutation, zero), Tparams=dtype, **types)
-        self.program.random_ops.append(_Note(node.op, name, self.in_function))
+        self.program.random_ops.append(_Note(node.op, f"{name}/permutation", self.in_function))
         self.drawn.append((permutation, True))
 
     def _promote_attributes(self, node: Any, definition: Any) -> bool:
