@@ -18,7 +18,8 @@ import tfcheck.tracing
 from tfcheck import TfcheckError, Verdict, check_gradients
 from tfcheck.batch import Batch, first_batch
 from tfcheck.errors import BatchError, TraceError
-from tfcheck.objective import Base, Objective
+from tfcheck.objective import Objective
+from tfcheck.point import Base
 from tfcheck.steps import model_step
 from tfcheck.tracing import TracedStep
 

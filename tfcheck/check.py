@@ -234,6 +234,10 @@ class Checker:
                 self._objectives[key] = Objective(trace(self._step, batch, layers=layers))
             except (BatchError, ModelError, KeyboardInterrupt):
                 raise
+            except NoTapeError as error:
+                if error.idle:
+                    raise
+                return self._eagerly(batch, error, keep=not layers)
             except Exception as error:  # noqa: BLE001 - the other way may do
                 return self._eagerly(batch, error, keep=not layers)
         return self._objectives[key]

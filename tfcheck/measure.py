@@ -163,6 +163,10 @@ class Target:
         """‖g‖, 0 where the tape gave no gradient."""
         return 0.0 if self.gradient is None else float(np.linalg.norm(self.gradient))
 
+    @property
+    def heard(self) -> float:
+        return self.noise if math.isfinite(self.noise) and self.noise > self.rounding / 16 else 0.0
+
     def wanted(self, reference: float) -> float:
         """The error bar that is good enough for slopes of the size `reference`."""
         silent = reference <= 1e-13 * self.loudest
@@ -178,7 +182,7 @@ class Target:
             self.at_zero,
             step,
             loudest_noise=_NOISE_MARGIN * self.noise,
-            least_noise=_NOISE_PART * self.rounding,
+            least_noise=max(_NOISE_PART * self.rounding, self.heard),
         )
         return analytic, dataclasses.replace(slope, roundoff=slope.roundoff + self.rounding)
 
