@@ -291,7 +291,10 @@ def _constantly(
         if scale != 1 and same_number(factor * scale, 1.0):
             found[path] = _wrong(_NEVER_SCALED.format(scale))
         else:
-            found[path] = _wrong(f"The optimizer gets {factor:.4g} times this variable's gradient.")
+            count = len(there[path].tapes)
+            of = f", summed over {count} tapes" if count > 1 else ""
+            note = f"The optimizer gets {factor:.4g} times this variable's gradient{of}."
+            found[path] = _wrong(note)
     return found
 
 

@@ -30,7 +30,7 @@ from tfcheck.listening import (
     noting_layers,
 )
 from tfcheck.objective import Objective, unique_paths
-from tfcheck.point import NUDGE, Base, Parameter, elsewhere, spread
+from tfcheck.point import BATCH, NUDGE, Base, Parameter, elsewhere, spread
 from tfcheck.silence import dropout_off
 from tfcheck.steps import Step
 from tfcheck.tracing import explain, functions_written_out, require_tape
@@ -76,7 +76,8 @@ class EagerObjective(Objective):
         self.samples = ("",) * self.steps
         self.applied = list(recording.applied)
         self.received = frozenset(id(applied.variable) for applied in recording.applied)
-        self.updates = False
+        # What else it assigns to is not seen here.
+        self.updates = bool(recording.expected and recording.applied)
         self.left_out = ()
         self.dropped = frozenset()
         self.constants = [() for _ in calls]
@@ -181,7 +182,7 @@ class EagerObjective(Objective):
 
     def aside(self, base: Base, seed: int) -> Base | None:
         """Losses, gradients and what is applied where everything is a good deal different."""
-        labels = [f"batch {i}" for i in range(len(self._batch.tensors))]
+        labels = [f"{BATCH}{i}" for i in range(len(self._batch.tensors))]
         labels += [variable.name for variable in self._variables]
         inputs = [
             elsewhere(value, seed, label) for value, label in zip(base.inputs, labels, strict=True)

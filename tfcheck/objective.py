@@ -29,7 +29,7 @@ from tfcheck.graph_functions import (
 from tfcheck.internals import live_variable, variable_dtype
 from tfcheck.listening import Recording, TapeCall, is_variable
 from tfcheck.nodes import meets, reachable
-from tfcheck.point import NUDGE, Base, Parameter, as_floats, elsewhere, spread
+from tfcheck.point import BATCH, NUDGE, Base, Parameter, as_floats, elsewhere, spread
 from tfcheck.promotion import PureGraph, purify
 from tfcheck.tracing import TracedStep
 
@@ -111,7 +111,7 @@ class Objective:
         ]
         names = {id(v.handle): v.name for v in traced.function.graph.variables}
         self._labels = {
-            **{tensor.op.name: f"batch {i}" for i, tensor in enumerate(traced.placeholders)},
+            **{tensor.op.name: f"{BATCH}{i}" for i, tensor in enumerate(traced.placeholders)},
             **{p.op.name: names[id(o)] for o, p in traced.captures if id(o) in names},
         }
         graph_def = traced.function.graph.as_graph_def()

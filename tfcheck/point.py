@@ -80,12 +80,25 @@ class Base:
 
 
 def elsewhere(value: tf.Tensor, seed: int, label: str) -> tf.Tensor:
-    """A tensor with each of its floats multiplied with a random number near 1."""
+    """A tensor with each of its floats multiplied with a random number near 1.
+
+    In the state of the step, as against the batch, zeros move too, and counters go on.
+    """
+    of_state = not label.startswith(BATCH)
+    if of_state and value.dtype.is_integer and value.shape.rank == 0:
+        return value + tf.constant(_COUNTED_ON, value.dtype)
     if not value.dtype.is_floating:
         return value
     plain = np.asarray(value, np.float64)
-    factors = 1 + ASIDE * generator(seed, label, "aside").uniform(-1, 1, plain.shape)
-    return tf.constant(plain * factors, value.dtype)
+    draws = ASIDE * generator(seed, label, "aside").uniform(-1, 1, plain.shape)
+    moved = np.where((plain == 0) & of_state, draws, plain * (1 + draws))
+    return tf.constant(moved, value.dtype)
+
+
+BATCH = "batch "
+"""What the labels of the batch's tensors begin with."""
+
+_COUNTED_ON = 7
 
 
 def as_floats(value: Any) -> Array:

@@ -25,6 +25,8 @@ def _on_verdict(report: GradientReport) -> tuple[str, ...]:
     match report.verdict:
         case Verdict.FAIL:
             return _on_failure(report)
+        case Verdict.SUSPECT if _of_the_step(_with(report, Verdict.SUSPECT)):
+            return (_IN_THE_STEP,)
         case Verdict.SUSPECT:
             look_again = (
                 f"Look again at {_names(_with(report, Verdict.SUSPECT))}: check with more "
@@ -45,7 +47,21 @@ def _on_verdict(report: GradientReport) -> tuple[str, ...]:
             return ()
 
 
+_OF_THE_STEP = ("misapplied", "other_loss", "untrained")
+_IN_THE_STEP = (
+    "Look at what the training step does with its loss and its gradients: the derivatives "
+    "themselves are right. What was found stands beside each variable."
+)
+
+
+def _of_the_step(variables: list[VariableReport]) -> bool:
+    """Whether all of these were found for what the step does with right gradients."""
+    return all(variable.reason in _OF_THE_STEP for variable in variables)
+
+
 def _on_failure(report: GradientReport) -> tuple[str, ...]:
+    if _of_the_step(_with(report, Verdict.FAIL)):
+        return (_IN_THE_STEP,)
     compiled = [v for v in _with(report, Verdict.FAIL) if v.reason == "compiled"]
     failing = [v for v in _with(report, Verdict.FAIL) if v.reason != "compiled"]
     if compiled and not failing:
