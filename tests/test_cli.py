@@ -45,9 +45,12 @@ def draw(shape):
 
 class Noise(keras.layers.Layer):
     def call(self, x):
-        noise = tf.numpy_function(draw, [tf.shape(x)], tf.float32)
-        noise.set_shape(x.shape)
-        return x + noise
+        def drawn(row):
+            noise = tf.numpy_function(draw, [tf.shape(row)], tf.float32)
+            noise.set_shape(row.shape)
+            return row + noise
+
+        return tf.map_fn(drawn, x)
 
 
 def model(*layers, inputs=3):

@@ -7,7 +7,10 @@ Every message states the rule, the received value and the remedy, in that order:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class TfcheckError(Exception):
