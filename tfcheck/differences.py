@@ -22,16 +22,18 @@ FIRST_STEP = 2.0**-16
 
 SMALLEST_STEP = 2.0**-44
 LARGEST_STEP = 1.0
+"""A variable's own size: a loss that levels off looks flat from further away, and the three slopes
+there agree with each other rather than with the derivative."""
+
 _STRIDE = 8.0
 _MOVES = 10
 _CONFIRMATIONS = 4
 _SAFETY = 6.0
-_SPREAD = 1.5 * math.sqrt(2)
-"""Standard deviation of the extrapolated slope, in units of noise over twice the smallest step."""
-
 _TABLE = 12
 _ORDER = 4
 _WIDENINGS = 4
+"""How often values of the noise table are taken further apart: up to 2**12 times as far."""
+
 _LEAST_NOISE = 2.0**-51
 """Rounding of a sum of many terms, relative to φ; some values agree to the last bit by luck."""
 
@@ -112,13 +114,12 @@ def central_difference(
     slopes = [o / (2 * h) for o, h in zip(odd, steps, strict=True)]
 
     magnitude = max(map(abs, (at_zero, *right, *left)))
-    uneven = _noise(odd, even)
-    noise = max(min(uneven, loudest_noise), least_noise, _LEAST_NOISE * magnitude)
+    seen = min(_noise(odd, even), loudest_noise)
+    noise = max(seen, least_noise, _LEAST_NOISE * magnitude)
     coarse, fine = slopes[0] - slopes[1], slopes[1] - slopes[2]
     fourth_coarse, fourth_fine = slopes[1] - coarse / 3, slopes[2] - fine / 3
-    # What is too loud for noise is shape: the powers of h that extrapolation cancels are not all.
-    truncation = max(abs(fourth_coarse - fourth_fine), _SPREAD * uneven / (2 * steps[2]))
-    roundoff = _SAFETY * _SPREAD * noise / (2 * steps[2])
+    truncation = abs(fourth_coarse - fourth_fine)
+    roundoff = _SAFETY * 1.5 * math.sqrt(2) * noise / (2 * steps[2])
     settled = abs(coarse) <= 2 * roundoff
     smooth = settled or 2 <= abs(coarse) / max(abs(fine), 1e-300) <= 8
 
@@ -150,20 +151,24 @@ def _noise(odd: list[float], even: list[float]) -> float:
     return math.hypot(from_even, from_odd) / math.sqrt(2)
 
 
-def measure_noise(phi: Callable[[float], float], spacing: float) -> float:
+def measure_noise(
+    phi: Callable[[float], float], spacing: float, widenings: int = _WIDENINGS
+) -> float:
     """Standard deviation of φ's noise, from values so close together that only noise differs.
-
-    Args:
-        phi: the loss along a line.
-        spacing: distance between the values, far below any structure of φ.
 
     Where most neighbours tie, φ does not resolve the spacing, and what rounding does to larger
     changes is still to be seen: the values are taken further apart.
 
+    Args:
+        phi: the loss along a line.
+        spacing: distance between the values, far below any structure of φ.
+        widenings: how often they may be taken further apart where most neighbours tie, each time
+            eight times as far. Defaults to 4.
+
     Source: fourth differences, after Hamming's table, and wider spacings where values tie, both
     as used by Moré & Wild (2011).
     """
-    for _ in range(_WIDENINGS + 1):
+    for _ in range(widenings + 1):
         values = [phi(spacing * offset) for offset in range(_TABLE)]
         ties = sum(after == before for before, after in itertools.pairwise(values))
         if ties <= _TABLE // 2:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from tfcheck.differences import (
     better,
     central_difference,
     confirm_slope,
+    measure_noise,
     measure_slope,
 )
 from tfcheck.directions import Array, gaussian, generator, representable, scale_of
@@ -26,6 +28,12 @@ Displaced = Callable[[Array], float]
 _NOISE_MARGIN = 4.0
 _NOISE_PART = 2.0**-6
 """The part of the tape's rounding that a single evaluation of the loss has at least."""
+
+_HEARD_PART = 0.5
+"""The part of the loss's noise that a line has, unless its own turns out to be less."""
+
+_NOISE_SPACING = 16
+"""A line's own noise is looked for this much closer together than its slope."""
 
 _USEFUL = 1e-2
 """An error bar of this part of a slope still tells something."""
@@ -163,42 +171,65 @@ class Target:
         """‖g‖, 0 where the tape gave no gradient."""
         return 0.0 if self.gradient is None else float(np.linalg.norm(self.gradient))
 
-    @property
-    def heard(self) -> float:
-        return self.noise if math.isfinite(self.noise) and self.noise > self.rounding / 16 else 0.0
-
     def wanted(self, reference: float) -> float:
         """The error bar that is good enough for slopes of the size `reference`."""
         silent = reference <= 1e-13 * self.loudest
         wanted = 1e-9 * self.loudest if silent else self.resolution * reference
         return max(wanted, 4 * self.rounding)
 
-    def slope_at(self, direction: Array, step: float) -> tuple[float, Slope]:
-        """The tape's and the measured slope along a direction, at a step."""
+    def slope_at(
+        self, direction: Array, step: float, wanted: float = math.inf
+    ) -> tuple[float, Slope]:
+        """The tape's and the measured slope along a direction, at a step.
+
+        Args:
+            direction: the direction.
+            step: the largest of the three steps.
+            wanted: the error bar that is good enough; where a quiet line of a noisy loss has more,
+                a dozen more evaluations tell its own noise. Defaults to infinity: only six.
+        """
         exact = representable(direction, self.value, step / 4, self.bits)
         analytic = 0.0 if self.gradient is None else float(np.vdot(exact, self.gradient))
-        slope = central_difference(
-            lambda t: self.displaced(t * exact),
-            self.at_zero,
-            step,
-            loudest_noise=_NOISE_MARGIN * self.noise,
-            least_noise=max(_NOISE_PART * self.rounding, self.heard),
-        )
-        return analytic, dataclasses.replace(slope, roundoff=slope.roundoff + self.rounding)
+        phi = cache(lambda t: self.displaced(t * exact))
+
+        def difference(least_noise: float) -> Slope:
+            slope = central_difference(
+                phi,
+                self.at_zero,
+                step,
+                loudest_noise=_NOISE_MARGIN * self.noise,
+                least_noise=max(_NOISE_PART * self.rounding, least_noise),
+            )
+            return dataclasses.replace(slope, roundoff=slope.roundoff + self.rounding)
+
+        heard = _HEARD_PART * self._heard
+        slope = difference(heard)
+        if slope.noise <= heard and not slope.error_bar <= wanted:
+            # Seven values may agree by luck, a dozen more show whether this line is that quiet.
+            own = measure_noise(phi, step / _NOISE_SPACING, widenings=0)
+            slope = difference(min(own, heard) if math.isfinite(own) else heard)
+        return analytic, slope
+
+    @property
+    def _heard(self) -> float:
+        """The loss's noise where it is more than the rounding that is assumed anyway, else 0."""
+        heard = math.isfinite(self.noise) and self.noise > self.rounding / 16
+        return self.noise if heard else 0.0
 
     def line(self, direction: Array, reference: float, first_step: float | None = None) -> Line:
         """Measure along a direction, looking for a step that is good enough."""
         analytic: dict[float, float] = {}
 
         def measure(step: float) -> Slope:
-            analytic[step], slope = self.slope_at(direction, step)
+            analytic[step], slope = self.slope_at(direction, step, wanted)
             return slope
 
+        wanted = self.wanted(reference)
         start = self.first_step(reference) if first_step is None else first_step
-        first, best = measure_slope(measure, self.wanted(reference), start)
+        first, best = measure_slope(measure, wanted, start)
         if start > FIRST_STEP and not best.error_bar <= _USEFUL * reference:
             # What is too coarse a step for a loss with jumps may be right for one with noise.
-            best = better(best, measure_slope(measure, self.wanted(reference), FIRST_STEP)[1])
+            best = better(best, measure_slope(measure, wanted, FIRST_STEP)[1])
         if not abs(best.value - analytic[best.step]) <= best.error_bar:
             best = confirm_slope(measure, best)
             if self._saturated(analytic[best.step], best):
