@@ -2003,7 +2003,7 @@ def masked_by_accidental_zeros(rng: np.random.Generator) -> Case:
     return Case(net(*layers, shape=(5, 3)), x, y)
 
 
-@tricky
+@out_of_reach
 def eager_with_kinks_and_dropout(rng: np.random.Generator) -> Case:
     """Eager only, with rectifiers at zero, BatchNorm and dropout."""
 
