@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from tfcheck import GradientReport, Thresholds, Verdict, check_gradients
-from tfcheck.assemble import OF_THE_STEP
+from tfcheck.report import OF_THE_STEP
 
 Call = Callable[..., Any]
 

@@ -108,10 +108,6 @@ def _open(variables: Iterable[Any], reason: str) -> list[Finding]:
     ]
 
 
-OF_THE_STEP = ("misapplied", "other_loss", "untrained")
-"""Reasons that have to do with the training step, not with a derivative."""
-
-
 def blame(finding: Finding, objections: Mapping[str, Judgement]) -> Finding:
     """Judge a variable again where something speaks against how its gradient is used.
 

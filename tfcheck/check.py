@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from tfcheck.applied import misapplied
 from tfcheck.assemble import (
-    OF_THE_STEP,
     assemble,
     blame,
     frozen_paths,
@@ -42,7 +41,7 @@ from tfcheck.preconditions import (
     require_checkable,
     require_layer,
 )
-from tfcheck.report import GradientReport, ObjectiveSummary, Settings
+from tfcheck.report import OF_THE_STEP, GradientReport, ObjectiveSummary, Settings
 from tfcheck.steps import (
     LossFunction,
     Step,

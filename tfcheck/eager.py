@@ -224,9 +224,9 @@ class EagerObjective(Objective):
             return float("nan")
         return value_of(calls[index], self._weights[index])
 
-    def loss_uncut(self, index: int, inputs: Sequence[Any]) -> float:
-        """The same as `loss`: a run assigns what it assigns."""
-        return self.loss(index, inputs)
+    def holds_back(self, loss: int) -> bool:  # noqa: ARG002 - the same for all
+        """No loss: a run assigns what it assigns."""
+        return False
 
     def calls_of_layers(self, batch: Batch) -> list[EagerCall]:
         """The calls of layers that the step makes, inner ones first."""

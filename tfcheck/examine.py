@@ -401,10 +401,10 @@ class Examination:
         if measurement is None:
             measurement = self._measure(target, advance)
         if gradient is None:
-            uncut = self.objective.along(self.base, parameter, uncut=True)
-            dependent = depends(target, self.settings.seed) or depends(
-                replace(target, displaced=uncut), self.settings.seed
-            )
+            dependent = depends(target, self.settings.seed)
+            if not dependent and self.objective.holds_back(parameter.loss):
+                uncut = self.objective.along(self.base, parameter, uncut=True)
+                dependent = depends(replace(target, displaced=uncut), self.settings.seed)
             raised = self.base.errors[parameter.loss]
             judgement = judge_missing(measurement, dependent, raised)
         else:
@@ -527,8 +527,10 @@ class Examination:
         """The share of kinks along many more directions, where those measured leave a doubt."""
         deviating = [line for line in here.lines if line.deviates]
         kinks = deviating and all(line.slope.has_kink for line in deviating)
-        if not kinks or not doubtful(deviating) or self._looks > _MOST_LOCALISED:
-            return None if kinks and doubtful(deviating) else 0.0
+        if not kinks or not doubtful(deviating):
+            return 0.0
+        if self._looks > _MOST_LOCALISED:
+            return None
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
         target = self._target(parameter, gradient, self.base, self._loudest[parameter.loss])
         return kink_share(measure_more(target, deviating[0].slope.step, self.settings.seed))

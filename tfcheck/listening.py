@@ -131,14 +131,7 @@ _lock = threading.RLock()
 def listening(recording: Recording) -> Iterator[None]:
     """Record tapes and optimizers while the block runs; optimizers then apply nothing."""
     with _lock, contextlib.ExitStack() as undo:
-
-        def put(owner: type, name: str, value: Any) -> None:
-            if name in vars(owner):
-                undo.callback(setattr, owner, name, vars(owner)[name])
-            else:
-                undo.callback(delattr, owner, name)
-            setattr(owner, name, value)
-
+        put = functools.partial(put_in_place, undo)
         base = keras.optimizers.Optimizer
         put(tf.GradientTape, "gradient", _recorded_gradient(recording))
         put(tf.GradientTape, "__enter__", _recording_begins(recording))
@@ -155,6 +148,15 @@ def listening(recording: Recording) -> Iterator[None]:
                 scale_loss = _recorded_scale(recording, vars(optimizer)["scale_loss"])
                 put(optimizer, "scale_loss", scale_loss)
         yield
+
+
+def put_in_place(undo: contextlib.ExitStack, owner: type, name: str, value: Any) -> None:
+    """Give a class another attribute, until `undo` is closed."""
+    if name in vars(owner):
+        undo.callback(setattr, owner, name, vars(owner)[name])
+    else:
+        undo.callback(delattr, owner, name)
+    setattr(owner, name, value)
 
 
 def _descendants(cls: type) -> list[type]:

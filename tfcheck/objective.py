@@ -7,7 +7,7 @@ touching the model: variables, data and captured constants are all inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -133,7 +133,7 @@ class Objective:
             differentiate=not self.layer_calls,
         )
         self._find_parameters()
-        self.left_out = tuple(filter(self._is_in_series, recording.reached.values()))
+        self.left_out = self._in_series(recording.reached.values())
 
     def _build(self, graph_def: Any, unscaled: Sequence[tf.Tensor | None]) -> None:
         """Import the float64 graph."""
@@ -155,14 +155,12 @@ class Objective:
         self.dropped = self._dropped(pure)
         noted = {noted.partition(" (")[2].rstrip(")") for noted in pure.random_ops}
         drawn = {new.split(":")[0] for old, new in pure.drawn.items() if old.split(":")[0] in noted}
-        self.draws = tuple(
-            not drawn.isdisjoint(node.name for node in reachable(nodes, targets))
+        before = [
+            {node.name for node in reachable(nodes, targets)}
             for targets in self._targets[: self.steps]
-        )
-        self.samples = tuple(
-            some(sorted(pure.sampled & {node.name for node in reachable(nodes, targets)}))
-            for targets in self._targets[: self.steps]
-        )
+        ]
+        self.draws = tuple(not drawn.isdisjoint(names) for names in before)
+        self.samples = tuple(some(sorted(pure.sampled & names)) for names in before)
         self._inputs = [index for index, name in enumerate(self._names) if name in nodes]
 
         def imported() -> dict[str, Any]:
@@ -321,11 +319,14 @@ class Objective:
                 parameters.append(Parameter(source, paths[id(source)], loss, tuple(inputs)))
         self.parameters = tuple(parameters)
 
-    def _is_in_series(self, variable: Any) -> bool:
-        """Whether a variable acts on what others make that are differentiated for, or they on it.
+    def _in_series(self, variables: Iterable[Any]) -> tuple[Any, ...]:
+        """Those that act on what others make that are differentiated for, or they on them.
 
         A teacher's or a target network's variables stand beside those, and do not.
         """
+        reached = list(variables)
+        if not reached:
+            return ()
         targets = [name for of_loss in self._targets[: self.steps] for name in of_loss]
         forward = reachable(self._nodes, targets)
         asked = {
@@ -333,12 +334,13 @@ class Objective:
             for parameter in self.parameters
             if parameter.loss < self.steps and parameter.inputs
         }
-        own = {
-            placeholder.op.name
-            for outside, placeholder in self._captured
-            if outside is live_variable(variable).handle
-        }
-        return meets(forward, own, asked) or meets(forward, asked, own)
+        placeholder_of = {id(outside): p.op.name for outside, p in self._captured}
+
+        def in_series(variable: Any) -> bool:
+            own = {placeholder_of.get(id(live_variable(variable).handle), "")}
+            return meets(forward, own, asked) or meets(forward, asked, own)
+
+        return tuple(filter(in_series, reached))
 
     def at(self, batch: Batch) -> Base:
         """Evaluate losses and analytic gradients where the model stands now, on a batch.
@@ -561,13 +563,16 @@ class Objective:
         except tf.errors.OpError:
             return math.nan
 
+    def holds_back(self, loss: int) -> bool:
+        """Whether `loss_uncut` of this loss may depend on more than `loss` does."""
+        return loss < self.steps and bool(self._cuts or self.constants[loss])
+
     def loss_uncut(self, index: int, inputs: Sequence[tf.Tensor]) -> float:
         """Value of one loss where values assigned in the step follow from what they depend on.
 
-        For a tape, and for `loss`, they are leaves of their own.
+        For a tape, and for `loss`, they are leaves of their own. Only of losses that hold something
+        back: see `holds_back`.
         """
-        if not self._cuts and not self.constants[index]:
-            return self.loss(index, inputs)
         self.evaluations += 1
         if self._uncut is None:
             losses = self._outputs["losses"][: self.steps]

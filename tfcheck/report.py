@@ -39,6 +39,10 @@ REASONS = (
 )
 
 
+OF_THE_STEP = ("misapplied", "other_loss", "untrained")
+"""Reasons that have to do with the training step, not with a derivative."""
+
+
 @dataclass(frozen=True, slots=True)
 class Coordinate:
     """One entry of a variable: its two derivatives, side by side.

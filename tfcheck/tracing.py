@@ -68,7 +68,8 @@ def trace(step: Step, batch: Batch, *, layers: bool = False) -> TracedStep:
         # A tape under @tf.function of its own works in another graph; written out, it does not.
         with functions_written_out():
             function, recording = _trace(step, batch, layers=layers)
-    require_tape(recording, step, idle=step.own and not _updates(function, recording, step))
+    if not recording.tape_calls:
+        require_tape(recording, step, idle=step.own and not _updates(function, recording, step))
     if not _in_one_graph(function, recording):
         raise TraceError(
             "Tapes must be used in the training step itself. Received: "

@@ -20,7 +20,7 @@ from tfcheck.internals import (
     recorded_losses,
     sublayers,
 )
-from tfcheck.listening import is_variable
+from tfcheck.listening import is_variable, put_in_place
 
 
 @contextlib.contextmanager
@@ -91,9 +91,9 @@ def variables_kept(model: keras.Layer) -> Iterator[None]:
     try:
         with contextlib.ExitStack() as undo:
             for name in _ASSIGNING:
-                _replace(undo, kind, name, _noted(note, getattr(kind, name)))
+                put_in_place(undo, kind, name, _noted(note, getattr(kind, name)))
             skip = _noted(lambda source: note(source.state), generator.skip)
-            _replace(undo, generator, "skip", skip)
+            put_in_place(undo, generator, "skip", skip)
             yield
     finally:
         for variable, value in before:
@@ -118,14 +118,6 @@ _ASSIGNING = (
 def _kind_of_variables() -> type:
     """The class of what `tf.Variable(...)` makes."""
     return type(tf.Variable(0.0, trainable=False))
-
-
-def _replace(undo: contextlib.ExitStack, owner: type, name: str, value: Any) -> None:
-    if name in vars(owner):
-        undo.callback(setattr, owner, name, vars(owner)[name])
-    else:
-        undo.callback(delattr, owner, name)
-    setattr(owner, name, value)
 
 
 def _noted(note: Callable[[Any], None], original: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tfcheck.rendering.words import shortened
-from tfcheck.report import GradientReport, LayerReport, VariableReport
+from tfcheck.report import OF_THE_STEP, GradientReport, LayerReport, VariableReport
 from tfcheck.verdict import Verdict
 
 
@@ -47,7 +47,6 @@ def _on_verdict(report: GradientReport) -> tuple[str, ...]:
             return ()
 
 
-_OF_THE_STEP = ("misapplied", "other_loss", "untrained")
 _IN_THE_STEP = (
     "Look at what the training step does with its loss and its gradients: the derivatives "
     "themselves are right. What was found stands beside each variable."
@@ -56,7 +55,7 @@ _IN_THE_STEP = (
 
 def _of_the_step(variables: list[VariableReport]) -> bool:
     """Whether all of these were found for what the step does with right gradients."""
-    return all(variable.reason in _OF_THE_STEP for variable in variables)
+    return all(variable.reason in OF_THE_STEP for variable in variables)
 
 
 def _on_failure(report: GradientReport) -> tuple[str, ...]:
