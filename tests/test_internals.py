@@ -69,15 +69,15 @@ def test_kernels(op: str, types: dict[str, int], exists: bool) -> None:
 
 
 def test_handles_know_their_variable() -> None:
-    """A captured handle knows its variable's type; a resource that is none has no such type."""
+    """A captured handle knows its variable's shape and type; a resource that is none has none."""
     for dtype in (tf.float16, tf.float32, tf.int64, tf.bool):
         handle = tf.Variable(tf.zeros((2,), dtype)).handle
-        assert internals.variable_dtype(handle) == dtype.as_datatype_enum
+        assert internals.variable_spec(handle) == tf.TensorSpec((2,), dtype)
     table = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(["a"], [1]), default_value=0
     )
-    assert internals.variable_dtype(table.resource_handle) is None
-    assert internals.variable_dtype(tf.constant(1.0)) is None
+    assert internals.variable_spec(table.resource_handle) is None
+    assert internals.variable_spec(tf.constant(1.0)) is None
 
 
 # -- Keras -----------------------------------------------------------------------------------

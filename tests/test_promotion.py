@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfcheck.errors import TraceError
-from tfcheck.internals import variable_dtype
+from tfcheck.internals import variable_spec
 from tfcheck.promotion import PureGraph, purify
 
 L = keras.layers
@@ -48,9 +48,9 @@ def pure(function: Callable[..., Any], *arguments: Any, promote: bool = True) ->
     traced = tf.function(function).get_concrete_function(*specs)
     captured = list(zip(traced.captured_inputs, traced.inputs[len(tensors) :], strict=True))
     variables = {
-        placeholder.op.name: tf.as_dtype(variable_dtype(outside))
+        placeholder.op.name: spec
         for outside, placeholder in captured
-        if placeholder.dtype == tf.resource
+        if (spec := variable_spec(outside)) is not None
     }
     names = [tensor.name for tensor in tf.nest.flatten(traced.structured_outputs)]
     graph = purify(traced.graph.as_graph_def(), variables, names, promote=promote)
@@ -63,7 +63,7 @@ def pure(function: Callable[..., Any], *arguments: Any, promote: bool = True) ->
     for outside, placeholder in captured:
         name = placeholder.op.name
         fed[name] = (
-            tf.raw_ops.ReadVariableOp(resource=outside, dtype=variables[name])
+            tf.raw_ops.ReadVariableOp(resource=outside, dtype=variables[name].dtype)
             if name in variables
             else outside
         )

@@ -50,7 +50,7 @@ class AsTrained:
     Args:
         graph_def: `GraphDef` of the traced step.
         names: names of its inputs.
-        variables: dtype of the variable behind each captured handle, by placeholder name.
+        variables: shape and dtype of the variable behind each captured handle, by placeholder name.
         calls: the tapes' calls of the step.
         differentiate: whether gradients are wanted beside the losses.
     """
@@ -59,7 +59,7 @@ class AsTrained:
         self,
         graph_def: Any,
         names: Sequence[str],
-        variables: Mapping[str, tf.DType],
+        variables: Mapping[str, tf.TensorSpec],
         calls: Sequence[TapeCall],
         *,
         differentiate: bool = True,

@@ -228,6 +228,9 @@ class EagerObjective(Objective):
         """No loss: a run assigns what it assigns."""
         return False
 
+    def entries(self, base: Base, parameter: Parameter, limit: int) -> None:
+        """None: a run has one point."""
+
     def calls_of_layers(self, batch: Batch) -> list[EagerCall]:
         """The calls of layers that the step makes, inner ones first."""
         calls: list[EagerCall] = []

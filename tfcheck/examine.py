@@ -399,7 +399,7 @@ class Examination:
 
         measurement = self._screened.get(position) or self._affordable(position)
         if measurement is None:
-            measurement = self._measure(target, advance)
+            measurement = self._measure(target, parameter, advance)
         if gradient is None:
             dependent = depends(target, self.settings.seed)
             if not dependent and self.objective.holds_back(parameter.loss):
@@ -449,9 +449,13 @@ class Examination:
     def _draws(self, parameter: Parameter) -> bool:
         return parameter.loss < self.objective.steps and self.objective.draws[parameter.loss]
 
-    def _measure(self, target: Target, advance: Callable[[int], None]) -> Measurement:
+    def _measure(
+        self, target: Target, parameter: Parameter, advance: Callable[[int], None]
+    ) -> Measurement:
         epsilon = None if self.settings.epsilon == "auto" else float(self.settings.epsilon)
         if self.settings.method == "full":
+            limit = 2**32
+            target = replace(target, entries=self.objective.entries(self.base, parameter, limit))
             return measure_every_coordinate(target, epsilon, advance)
         directions = self.settings.directions
         if self._localised >= _MOST_LOCALISED:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 # Operation definitions of functions' bodies have no public accessor: `tf.Operation.op_def` exists
 # only for operations of a graph, and a FunctionDef holds bare NodeDefs.
@@ -72,8 +73,8 @@ def lazily_built_parts(model: keras.Layer) -> list[Any]:
     return [part for part in parts if part is not None]
 
 
-def variable_dtype(handle: Any) -> int | None:
-    """The `DataType` of the variable behind a captured resource, or None if it is no variable.
+def variable_spec(handle: Any) -> tf.TensorSpec | None:
+    """Shape and dtype of the variable behind a captured resource, or None if it is no variable.
 
     Lookup tables and iterators are resources too, and nothing public tells them apart. A handle
     knows its variable's type and shape.
@@ -81,7 +82,8 @@ def variable_dtype(handle: Any) -> int | None:
     known = getattr(handle, "_handle_data", None)
     if known is None or not known.is_set or not known.shape_and_type:
         return None
-    return int(known.shape_and_type[0].dtype)
+    behind = known.shape_and_type[0]
+    return tf.TensorSpec(tf.TensorShape(behind.shape), tf.as_dtype(behind.dtype))
 
 
 def live_variable(variable: Any) -> Any:

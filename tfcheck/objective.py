@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -19,6 +20,7 @@ from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
 from tfcheck.constants import constants_of
 from tfcheck.directions import gaussian, generator, scale_of
+from tfcheck.entries import Entries, Indices, LossPart, PerturbedEntries, perturbed_entries
 from tfcheck.errors import BatchError, TfcheckError, TraceError, some, telling_line
 from tfcheck.graph_functions import (
     callable_part,
@@ -26,7 +28,7 @@ from tfcheck.graph_functions import (
     lowest_float,
     weighted_total,
 )
-from tfcheck.internals import live_variable, variable_dtype
+from tfcheck.internals import live_variable, variable_spec
 from tfcheck.listening import Recording, TapeCall, is_variable
 from tfcheck.nodes import meets, reachable
 from tfcheck.point import BATCH, NUDGE, Base, Parameter, as_floats, elsewhere, spread
@@ -98,12 +100,12 @@ class Objective:
             if applied.gradient.graph is traced.function.graph
         ]
         self._captured = traced.captures
-        self._variable_dtypes = {
-            placeholder.op.name: tf.as_dtype(dtype)
+        self._specs = {
+            placeholder.op.name: spec
             for outside, placeholder in traced.captures
             if placeholder.dtype == tf.resource
-            for dtype in [variable_dtype(outside)]
-            if dtype is not None
+            for spec in [variable_spec(outside)]
+            if spec is not None
         }
         self._names = [
             *(tensor.op.name for tensor in traced.placeholders),
@@ -121,14 +123,14 @@ class Objective:
         self.updates = bool(recording.expected) and not _assigns_out_of_sight(graph_def)
         self.lowest = lowest_float(graph_def)
         self.constants = constants_of(
-            traced.function.graph, self._calls, traced.placeholders, self._variable_dtypes.keys()
+            traced.function.graph, self._calls, traced.placeholders, self._specs.keys()
         )
         self._build(graph_def, _unscaled(recording))
         self._graph_def = graph_def if self.layer_calls else None
         self._as_trained = AsTrained(
             graph_def,
             self._names,
-            self._variable_dtypes,
+            self._specs,
             self._calls[: self.steps],
             differentiate=not self.layer_calls,
         )
@@ -145,7 +147,7 @@ class Objective:
         fetches += [applied.gradient.name for applied in self.applied]
         fetches += [weight.name for call in calls for weight in call.weights]
         pure = purify(
-            graph_def, self._variable_dtypes, fetches, sources=[tensor.name for tensor in cut_at]
+            graph_def, self._specs, fetches, sources=[tensor.name for tensor in cut_at]
         )
         self.islands, self.random_ops = pure.islands, pure.random_ops
         self.first_step = ISLAND_STEP if pure.islands else None
@@ -213,6 +215,7 @@ class Objective:
         self._feeds = [*feeds, *self._outputs["held"]]
         self._at_base = callable_part(self._whole, feeds, self._outputs)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
+        self._perturbed: dict[Parameter, PerturbedEntries | None] = {}
         self._uncut: Callable[..., Any] | None = None
         held = {
             tensor.name: len(feeds) + position
@@ -255,6 +258,12 @@ class Objective:
 
     def _part(self, fetches: Any, losses: Sequence[int]) -> Callable[..., Any]:
         """What belongs to some losses, as a function of the inputs."""
+        fed = self._fed(losses)
+        function = callable_part(self._whole, [self._feeds[position] for position in fed], fetches)
+        return lambda inputs: function(*(inputs[position] for position in fed))
+
+    def _fed(self, losses: Sequence[int]) -> list[int]:
+        """The positions of the inputs that some losses are computed from."""
         own = [
             tensor
             for loss in losses
@@ -268,9 +277,7 @@ class Objective:
             *self._position_of_drawn.values(),
             *(self._position_of_tensor[tensor.name] for tensor in own),
         ]
-        fed = list(dict.fromkeys(fed))
-        function = callable_part(self._whole, [self._feeds[position] for position in fed], fetches)
-        return lambda inputs: function(*(inputs[position] for position in fed))
+        return list(dict.fromkeys(fed))
 
     def losses_together(self, losses: Sequence[int]) -> Callable[[Sequence[tf.Tensor]], Array]:
         """Several losses at once, as a function of the inputs; none may depend on another's cuts.
@@ -447,7 +454,7 @@ class Objective:
             base: the point.
         """
         calls = [layer_call.call for layer_call in self.layer_calls]
-        trained = AsTrained(self._graph_def, self._names, self._variable_dtypes, calls)
+        trained = AsTrained(self._graph_def, self._names, self._specs, calls)
         found = iter(trained.at(self._values_at(batch, base), self._drawn(base.inputs)).gradients)
         return [tuple(next(found) for _ in call.gradients) for call in calls]
 
@@ -471,11 +478,11 @@ class Objective:
         """A tensor for each input that was traced, in its own precision, as things stand now."""
         values: list[Any] = list(batch.tensors)
         for outside, placeholder in self._captured:
-            dtype = self._variable_dtypes.get(placeholder.op.name)
+            spec = self._specs.get(placeholder.op.name)
             values.append(
                 outside
-                if dtype is None
-                else tf.raw_ops.ReadVariableOp(resource=outside, dtype=dtype)
+                if spec is None
+                else tf.raw_ops.ReadVariableOp(resource=outside, dtype=spec.dtype)
             )
         return values
 
@@ -636,6 +643,40 @@ class Objective:
             return self.loss(parameters[0].loss, inputs)
 
         return displaced
+
+    def entries(self, base: Base, parameter: Parameter, limit: int) -> Entries | None:
+        """The loss of a parameter's tape where single entries of it are perturbed, many at once.
+
+        Args:
+            base: the point.
+            parameter: the parameter.
+            limit: the memory that may be used, in bytes.
+
+        Returns:
+            The loss; None where it can only be had one by one.
+        """
+        fed = self._fed([parameter.loss])
+        if parameter not in self._perturbed:
+            part = LossPart(
+                self._whole,
+                [self._feeds[position] for position in fed],
+                [self._feeds[position] for position in parameter.inputs],
+                self._outputs["losses"][parameter.loss],
+            )
+            self._perturbed[parameter] = perturbed_entries(part)
+        perturbed = self._perturbed[parameter]
+        if perturbed is None:
+            return None
+        around = perturbed.at([base.inputs[position] for position in fed], limit)
+
+        def losses(index: Indices, change: Array) -> Array:
+            self.evaluations += len(index)
+            try:
+                return around.losses(index, change)
+            except tf.errors.OpError:
+                return np.full(len(index), math.nan)
+
+        return replace(around, losses=losses)
 
     @staticmethod
     def along_inputs(base: Base, parameter: Parameter) -> tuple[tuple[int, ...], list[Array]]:

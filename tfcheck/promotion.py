@@ -119,7 +119,7 @@ class PureGraph:
 
 def purify(
     graph_def: Any,
-    variables: Mapping[str, tf.DType],
+    variables: Mapping[str, tf.TensorSpec],
     fetches: Sequence[str],
     *,
     sources: Iterable[str] = (),
@@ -129,7 +129,7 @@ def purify(
 
     Args:
         graph_def: `GraphDef` of a traced function.
-        variables: dtype of the variable behind each captured handle, by placeholder name.
+        variables: shape and dtype of the variable behind each captured handle, by placeholder name.
         fetches: names of the tensors that are wanted, as in `"add:0"`.
         sources: names of the tensors, other than variables, that are differentiated with respect
             to. Defaults to none.
@@ -155,7 +155,7 @@ def purify(
     result.node.extend(reachable(body.nodes, wanted))
     result.library.function.extend(program.finished.values())
     kept = {node.name for node in result.node}
-    moving = {name for name, dtype in variables.items() if dtype.is_floating}
+    moving = {name for name, spec in variables.items() if spec.dtype.is_floating}
     moving |= {names[source].split(":")[0] for source in sources}
     moved = downstream(result.node, moving)
 
@@ -307,11 +307,13 @@ class _Body:
     def declare_variable(self, ref: str, dtype: int) -> None:
         self.handles[ref] = _Handle(ref, dtype, ref)
 
-    def add(self, node: Any, variables: Mapping[str, tf.DType]) -> None:
+    def add(self, node: Any, variables: Mapping[str, tf.TensorSpec]) -> None:
         """Rewrite one node. `variables` names the placeholders that are variable handles."""
         if node.op == "Placeholder" and node.name in variables:
-            dtype = self.program.visible(variables[node.name].as_datatype_enum)
-            self._emit(node.name, "Placeholder", (), dtype=dtype)
+            spec = variables[node.name]
+            dtype = self.program.visible(spec.dtype.as_datatype_enum)
+            shape = tf.compat.v1.AttrValue(shape=spec.shape.as_proto())
+            self._emit(node.name, "Placeholder", (), dtype=dtype, shape=shape)
             self.declare_variable(f"{node.name}:0", dtype)
             return
         inputs = [
