@@ -1,0 +1,1 @@
+"""The benchmark, `python -m tfcheck.scripts.bench`: tfcheck and its peers, side by side."""
