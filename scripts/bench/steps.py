@@ -53,13 +53,13 @@ def fits(model: str, sizes: dict[str, Any], seconds: float, rounds: int) -> Answ
 
 def rows(effort: Effort) -> Iterator[Row]:
     """The two small models, whose steps are the shortest."""
-    rounds = 3 if effort.quick else 40
+    rounds = 3 if effort.quick else 100
     for case in (effort.mlp, effort.cnn):
         answer = ask(
             "steps:fits",
             timeout=effort.timeout,
             **case.arguments,
-            seconds=0.2 if effort.quick else 1.0,
+            seconds=0.2 if effort.quick else 0.5,
             rounds=rounds,
         )
         step = answer.get("step")
@@ -68,12 +68,18 @@ def rows(effort: Effort) -> Iterator[Row]:
             yield row.replaced(note=answer["note"])
             continue
         low, middle, high = answer["again"]
-        note = f"the same training twice; quartiles {low:.4f} to {high:.4f}"
+        note = f"the same training twice; {_spread(low, high, rounds)}"
         yield row.replaced(ratio=middle, low=low, high=high, note=note)
         low, middle, high = answer["with"]
-        note = f"quartiles {low:.4f} to {high:.4f}; {answer['steps']} steps a training"
+        note = f"{_spread(low, high, rounds)}; {answer['steps']} steps a training"
         row = row.replaced(what="a step with the callback", value=middle * step, own=True)
         yield row.replaced(ratio=middle, low=low, high=high, note=note).at_most(1.01, middle)
+
+
+def _spread(low: float, high: float, rounds: int) -> str:
+    """Quartiles, and the standard error of the median of a normal distribution that has them."""
+    error = 1.2533 * (high - low) / 1.349 / rounds**0.5
+    return f"quartiles {low:.3f} to {high:.3f}, standard error of the median {error:.4f}"
 
 
 SUBJECT = Subject(
