@@ -8,9 +8,11 @@ entry changes is computed once for all.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,9 +20,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfcheck.directions import Array
-from tfcheck.graph_functions import callable_part
+from tfcheck.graph_functions import Excerpts
 from tfcheck.lane_rules import through
 from tfcheck.lanes import Lanes, Operand, single, take, unravel
+from tfcheck.nodes import called_functions
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 
@@ -35,16 +38,16 @@ class LossPart:
     """The part of a graph that computes a loss.
 
     Attributes:
-        whole: the function whose graph it is.
+        source: the graph.
         feeds: the tensors of the graph that are given.
-        moved: those among them that hold the variable.
-        loss: the loss.
+        moved: the names of those among them that hold the variable.
+        loss: the name of the loss.
     """
 
-    whole: Any
+    source: Excerpts
     feeds: Sequence[tf.Tensor]
-    moved: Sequence[tf.Tensor]
-    loss: tf.Tensor
+    moved: Sequence[str]
+    loss: str
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,18 @@ class PerturbedEntries:
     """
 
     def __init__(self, part: LossPart, *, looped: bool = False) -> None:
-        built = _build(part, looped=looped)
-        self.bytes_per_lane = max(8, built.bytes_per_lane)
-        graph_inputs = [built.index, built.change]
-        self._prepare = callable_part(part.whole, part.feeds, built.prepared)
-        self._losses = callable_part(part.whole, [*graph_inputs, *built.prepared], built.losses)
+        sizes: list[int] = []
+
+        def losses(index: tf.Tensor, change: tf.Tensor, *point: tf.Tensor) -> tf.Tensor:
+            found, size = _losses(part, index, change, point, looped=looped)
+            sizes.append(size)
+            return found
+
+        specs = [tf.TensorSpec(feed.shape, feed.dtype) for feed in part.feeds]
+        lanes = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.float64))
+        function = tf.function(losses, autograph=False)
+        self._losses = function.get_concrete_function(*lanes, *specs)
+        self.bytes_per_lane = max(8, sizes[-1])
 
     def at(self, point: Sequence[tf.Tensor], limit: int) -> Entries:
         """The loss around a point.
@@ -86,10 +96,9 @@ class PerturbedEntries:
             point: a tensor for each feed.
             limit: the memory that may be used, in bytes.
         """
-        prepared = self._prepare(*point)
 
         def losses(index: Indices, change: Array) -> Array:
-            found = self._losses(tf.constant(index, tf.int64), tf.constant(change), *prepared)
+            found = self._losses(tf.constant(index, tf.int64), tf.constant(change), *point)
             return np.asarray(found, np.float64)
 
         return Entries(losses, max(1, min(limit, _ENOUGH) // self.bytes_per_lane))
@@ -98,11 +107,21 @@ class PerturbedEntries:
 def perturbed_entries(part: LossPart) -> PerturbedEntries | None:
     """The loss with entries perturbed; None where the graph cannot be built for many at once."""
     for looped in (False, True):
-        try:
+        with _unheard(), contextlib.suppress(Exception):  # batching refuses in many ways
             return PerturbedEntries(part, looped=looped)
-        except Exception:  # noqa: BLE001 - batching refuses in many ways, and one by one is left
-            continue
     return None
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Without what TensorFlow logs of operations that it cannot batch."""
+    logger = tf.get_logger()
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def one_by_one(displaced: Callable[[Array], float], shape: Sequence[int]) -> Entries:
@@ -125,34 +144,51 @@ def one_by_one(displaced: Callable[[Array], float], shape: Sequence[int]) -> Ent
     return Entries(losses, _ONE_BY_ONE)
 
 
-@dataclass(frozen=True)
-class _Built:
-    """What `_build` put into the graph."""
+def _losses(
+    part: LossPart, index: tf.Tensor, change: tf.Tensor, point: Sequence[tf.Tensor], *, looped: bool
+) -> tuple[tf.Tensor, int]:
+    """The losses in lanes, in the current graph, and the bytes that each lane takes."""
+    graph = index.graph
+    given = {feed.name: tensor for feed, tensor in zip(part.feeds, point, strict=True)}
+    (loss,) = part.source.imported(given, [part.loss], _BASE)
+    before = len(graph.get_operations())
+    walk = _walk(loss, [given[name] for name in part.moved], point, index, change)
+    losses = walk.lanes.get(loss.ref())
+    if losses is None and not walk.rest:
+        raise ValueError("The loss must depend on the variable.")
+    names = {tensor.ref(): name for name, tensor in given.items()}
 
-    index: tf.Tensor
-    change: tf.Tensor
-    prepared: list[tf.Tensor]
-    losses: tf.Tensor
-    bytes_per_lane: int
+    def name_of(tensor: tf.Tensor) -> str:
+        return names.get(tensor.ref(), tensor.name.removeprefix(f"{_BASE}/"))
+
+    lanes = {name_of(tensor): walk.lanes[tensor.ref()].dense() for tensor in walk.frontier}
+    new = [out for op in graph.get_operations()[before:] for out in op.outputs]
+    size = sum(_size(out) for out in new if out.shape.rank and out.shape[0] is None)
+    if losses is not None:
+        return losses.dense(), size
+    size += sum(_size(out) for op in walk.rest for out in op.outputs)
+    same = {name_of(tensor): tensor for tensor in walk.boundary}
+
+    def rest(lane: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        inside = {name: tf.identity(tensor) for name, tensor in same.items()}
+        return part.source.imported({**lane, **inside}, [part.loss], _REST)[0]
+
+    if looped or any(map(_calls, walk.rest)):
+        return tf.map_fn(rest, lanes, fn_output_signature=tf.float64), size
+    return tf.vectorized_map(rest, lanes, warn=False), size
 
 
-def _build(part: LossPart, *, looped: bool) -> _Built:
-    graph = part.whole.graph
-    with graph.as_default():
-        index = tf.compat.v1.placeholder(tf.int64, [None])
-        change = tf.compat.v1.placeholder(tf.float64, [None])
-        found = _walk(part, index, change)
-        losses = found.lanes.get(part.loss.ref())
-        result = _rest(part, found, looped=looped) if losses is None else losses.dense()
-        result = tf.identity(result)
-        prepared, size = _invariant(result, [index, change])
-    rest = sum(_size(out) for op in found.rest for out in op.outputs)
-    return _Built(index, change, prepared, result, size + rest)
+def _calls(op: tf.Operation) -> bool:
+    """Whether an operation calls functions, such as a loop's body: those are not batched."""
+    return any(True for _ in called_functions(op.node_def))
 
 
-@dataclass(frozen=True)
+_BASE, _REST = "base", "rest"
+
+
+@dataclass
 class _Walk:
-    """How far the rules went.
+    """How far the rules go.
 
     Attributes:
         lanes: the tensors that are known in lanes.
@@ -161,98 +197,59 @@ class _Walk:
         boundary: the tensors that no entry changes and the rest needs.
     """
 
-    lanes: dict[Any, Lanes]
-    rest: list[tf.Operation]
-    frontier: list[tf.Tensor]
-    boundary: list[tf.Tensor]
+    lanes: dict[Any, Lanes] = field(default_factory=dict)
+    rest: list[tf.Operation] = field(default_factory=list)
+    frontier: list[tf.Tensor] = field(default_factory=list)
+    boundary: list[tf.Tensor] = field(default_factory=list)
 
 
-def _walk(part: LossPart, index: tf.Tensor, change: tf.Tensor) -> _Walk:
-    lanes: dict[Any, Lanes] = {}
-    for moved in part.moved:
-        at = dict(enumerate(unravel(index, moved.shape)))
-        entry = take(moved, moved.shape, at)
-        lanes[moved.ref()] = Lanes(moved, single(moved.shape), at, entry + change)
-    fed = {feed.ref() for feed in part.feeds}
+def _walk(
+    loss: tf.Tensor,
+    moved: Sequence[tf.Tensor],
+    feeds: Sequence[tf.Tensor],
+    index: tf.Tensor,
+    change: tf.Tensor,
+) -> _Walk:
+    walk = _Walk()
+    for variable in moved:
+        at = dict(enumerate(unravel(index, variable.shape)))
+        entry = take(variable, variable.shape, at)
+        walk.lanes[variable.ref()] = Lanes(variable, single(variable.shape), at, entry + change)
     behind: set[Any] = set()
-    rest: list[tf.Operation] = []
-    frontier: dict[Any, tf.Tensor] = {}
-    boundary: dict[Any, tf.Tensor] = {}
-    for op in _between(part):
-        operands: list[Operand] = [lanes.get(tensor.ref(), tensor) for tensor in op.inputs]
+    needed: dict[Any, tf.Tensor] = {}
+    for op in _between(feeds, loss):
+        operands: list[Operand] = [walk.lanes.get(tensor.ref(), tensor) for tensor in op.inputs]
         late = any(tensor.ref() in behind for tensor in op.inputs)
         if not late and not any(isinstance(operand, Lanes) for operand in operands):
             continue
-        new = None if late or op.control_inputs else through(op, operands)
+        new = None if late else through(op, operands)
         if new is not None:
-            lanes[op.outputs[0].ref()] = new
+            walk.lanes[op.outputs[0].ref()] = new
             continue
-        rest.append(op)
-        behind |= {out.ref() for out in op.outputs} - fed
-        for tensor in op.inputs:
-            if tensor.ref() in lanes:
-                frontier[tensor.ref()] = tensor
-            elif tensor.ref() not in behind:
-                boundary[tensor.ref()] = tensor
-    return _Walk(lanes, rest, list(frontier.values()), list(boundary.values()))
+        walk.rest.append(op)
+        behind |= {out.ref() for out in op.outputs}
+        needed |= {tensor.ref(): tensor for tensor in op.inputs}
+    for ref, tensor in needed.items():
+        if ref in walk.lanes:
+            walk.frontier.append(tensor)
+        elif ref not in behind and tensor.op.type != "Const":
+            walk.boundary.append(tensor)
+    return walk
 
 
-def _between(part: LossPart) -> Iterator[tf.Operation]:
+def _between(feeds: Sequence[tf.Tensor], loss: tf.Tensor) -> Iterator[tf.Operation]:
     """The operations that the loss depends on, feeds aside, each after those it depends on."""
-    fed = {feed.ref() for feed in part.feeds}
+    fed = {feed.ref() for feed in feeds}
     done: set[tf.Operation] = set()
-    pending = [(part.loss.op, False)]
+    pending = [(loss.op, False)]
     while pending:
         op, ready = pending.pop()
         if ready:
             yield op
-            continue
-        if op in done:
-            continue
-        done.add(op)
-        pending.append((op, True))
-        pending += [(tensor.op, False) for tensor in op.inputs if tensor.ref() not in fed]
-
-
-def _rest(part: LossPart, walk: _Walk, *, looped: bool) -> tf.Tensor:
-    """The losses from the lanes at the frontier."""
-    if not walk.frontier:
-        raise ValueError("The loss must depend on the variable.")
-    pruned = part.whole.prune([*walk.frontier, *walk.boundary], part.loss)
-
-    def loss(lane: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        return pruned(*lane, *walk.boundary)
-
-    lanes = tuple(walk.lanes[tensor.ref()].dense() for tensor in walk.frontier)
-    if looped:
-        return tf.map_fn(loss, lanes, fn_output_signature=tf.float64)
-    return tf.vectorized_map(loss, lanes)
-
-
-def _invariant(result: tf.Tensor, varying: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], int]:
-    """What is the same in all lanes but needed by them, and the bytes that each lane takes."""
-    depends: dict[tf.Operation, bool] = {tensor.op: True for tensor in varying}
-    order: list[tf.Operation] = []
-    pending = [(result.op, False)]
-    while pending:
-        op, ready = pending.pop()
-        if ready:
-            depends[op] = any(depends[tensor.op] for tensor in op.inputs)
-            order.append(op)
-        elif op not in depends:
-            depends[op] = False
+        elif op not in done:
+            done.add(op)
             pending.append((op, True))
-            pending += [(tensor.op, False) for tensor in op.inputs]
-    prepared: dict[Any, tf.Tensor] = {}
-    size = 0
-    for op in order:
-        if not depends[op]:
-            continue
-        size += sum(_size(out) for out in op.outputs)
-        for tensor in op.inputs:
-            if not depends[tensor.op] and tensor.op.type != "Const":
-                prepared[tensor.ref()] = tensor
-    return list(prepared.values()), size
+            pending += [(tensor.op, False) for tensor in op.inputs if tensor.ref() not in fed]
 
 
 def _size(tensor: tf.Tensor) -> int:

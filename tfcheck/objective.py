@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -23,6 +24,7 @@ from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.entries import Entries, Indices, LossPart, PerturbedEntries, perturbed_entries
 from tfcheck.errors import BatchError, TfcheckError, TraceError, some, telling_line
 from tfcheck.graph_functions import (
+    Excerpts,
     callable_part,
     import_tensors,
     lowest_float,
@@ -146,9 +148,7 @@ class Objective:
         fetches += [tensor.name for tensor in (*cut_at, *unscaled) if tensor is not None]
         fetches += [applied.gradient.name for applied in self.applied]
         fetches += [weight.name for call in calls for weight in call.weights]
-        pure = purify(
-            graph_def, self._specs, fetches, sources=[tensor.name for tensor in cut_at]
-        )
+        pure = purify(graph_def, self._specs, fetches, sources=[tensor.name for tensor in cut_at])
         self.islands, self.random_ops = pure.islands, pure.random_ops
         self.first_step = ISLAND_STEP if pure.islands else None
         self._cuts = pure.cuts
@@ -658,10 +658,10 @@ class Objective:
         fed = self._fed([parameter.loss])
         if parameter not in self._perturbed:
             part = LossPart(
-                self._whole,
+                self._excerpts,
                 [self._feeds[position] for position in fed],
-                [self._feeds[position] for position in parameter.inputs],
-                self._outputs["losses"][parameter.loss],
+                [self._feeds[position].name for position in parameter.inputs],
+                self._outputs["losses"][parameter.loss].name,
             )
             self._perturbed[parameter] = perturbed_entries(part)
         perturbed = self._perturbed[parameter]
@@ -677,6 +677,10 @@ class Objective:
                 return np.full(len(index), math.nan)
 
         return replace(around, losses=losses)
+
+    @cached_property
+    def _excerpts(self) -> Excerpts:
+        return Excerpts(self._whole.graph.as_graph_def())
 
     @staticmethod
     def along_inputs(base: Base, parameter: Parameter) -> tuple[tuple[int, ...], list[Array]]:
