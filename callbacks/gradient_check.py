@@ -13,7 +13,13 @@ from tfcheck.batch import Batch, first_batch
 from tfcheck.callbacks.checkpoints import Checkpoints, TrainingState
 from tfcheck.check import GradientChecker
 from tfcheck.errors import GradientCheckFailed, ModelError, TfcheckError
-from tfcheck.preconditions import make_settings, require_backend, require_choice
+from tfcheck.preconditions import (
+    make_settings,
+    require_backend,
+    require_choice,
+    require_verbose,
+)
+from tfcheck.progress import progress_line
 from tfcheck.report import GradientReport, ObjectiveSummary, VariableReport
 from tfcheck.steps import LossFunction
 from tfcheck.verdict import PRECISION, Thresholds, Verdict
@@ -48,8 +54,10 @@ class GradientCheck(keras.callbacks.Callback):
         tracking: `"mlflow"` logs to the active MLflow run or one of its own; None logs nothing.
             Defaults to `"mlflow"`.
         run_id: the MLflow run to log to. Defaults to the active one.
-        loss_fn, phase, method, directions, epsilon, thresholds, expected_mismatch, seed, precision:
-            as for `tfcheck.check_gradients`.
+        verbose: 1 (the default) shows the progress of a check that takes more than two seconds,
+            in a terminal or a notebook; 0, or `fit(verbose=0)`, shows nothing.
+        loss_fn, phase, method, directions, epsilon, thresholds, expected_mismatch, seed, precision,
+            memory_limit: as for `tfcheck.check_gradients`.
 
     Attributes:
         reports: the reports of this training so far, a tuple, oldest first.
@@ -90,12 +98,15 @@ class GradientCheck(keras.callbacks.Callback):
         expected_mismatch: Sequence[str] = (),
         seed: int = 0,
         precision: float = PRECISION,
+        memory_limit: int | str = "auto",
+        verbose: int = 1,
     ) -> None:
         super().__init__()
         require_backend()
         require_choice("on_fail", on_fail, ("warn", "stop", "raise"))
         require_choice("on_error", on_error, ("warn", "stop", "raise"))
         require_choice("tracking", tracking, ("mlflow", None))
+        require_verbose(verbose)
         self.checkpoints = Checkpoints.chosen(start, epochs, steps, end, when)
         self.settings = make_settings(
             phase=phase,
@@ -106,12 +117,14 @@ class GradientCheck(keras.callbacks.Callback):
             expected_mismatch=expected_mismatch,
             seed=seed,
             precision=precision,
+            memory_limit=memory_limit,
         )
         self.on_fail = on_fail
         self.on_error = on_error
         self.tracking = tracking
         self.run_id = run_id
         self.loss_fn = loss_fn
+        self.verbose = verbose
         self._batch: Batch = first_batch(x, y, sample_weight)
         self._logger: Any = None
         self._begin_afresh()
@@ -227,7 +240,11 @@ class GradientCheck(keras.callbacks.Callback):
         try:
             if self._checker is None:
                 self._checker = GradientChecker(self.model, self.settings, self.loss_fn)
-            report = self._checker.check(self._batch, step=step, checkpoint=checkpoint)
+            title = f"gradient check at {checkpoint}"
+            with progress_line(title=title, verbose=self._shown()) as progress:
+                report = self._checker.check(
+                    self._batch, step=step, checkpoint=checkpoint, progress=progress
+                )
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, training goes on
             if may_wait and isinstance(error, ModelError):
                 self._wait_for_weights()
@@ -238,6 +255,10 @@ class GradientCheck(keras.callbacks.Callback):
         if report.verdict is Verdict.FAIL:
             failure = GradientCheckFailed(f"\n{report}", report)
             self._react(self.on_fail, _failure_message(report), failure)
+
+    def _shown(self) -> int:
+        """Whether progress is: `fit` may have been told to be silent."""
+        return self.verbose if (self.params or {}).get("verbose") != 0 else 0
 
     def _react(self, action: str, message: str, error: Exception) -> None:
         if action == "raise":

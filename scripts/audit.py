@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from tfcheck.errors import TfcheckError, rule
+from tfcheck.errors import ArgumentError, TfcheckError, rule
+from tfcheck.memory import bytes_of
+from tfcheck.progress import progress_line
 from tfcheck.report import GradientReport, Settings
 from tfcheck.scripts.audit_inputs import load_model, model_source, read_batch
 from tfcheck.scripts.surroundings import (
     command_name,
     import_quietly,
-    progress_line,
     require_tensorflow_backend,
     standard_output,
 )
@@ -44,6 +45,17 @@ def _epsilon(text: str) -> float | str:
     if not 0 < number < math.inf:
         raise click.BadParameter(f"{text!r} is neither 'auto' nor a positive number.")
     return number
+
+
+def _memory_limit(text: str) -> int | str:
+    """`auto`, a number of bytes, or a size with its unit."""
+    limit = int(text) if text.isdecimal() else text
+    if limit != "auto":
+        try:
+            bytes_of(limit)
+        except ArgumentError as error:
+            raise click.BadParameter(str(error)) from error
+    return limit
 
 
 def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -147,6 +159,14 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
     show_default=True,
     help="Name layers whose gradients in training are further than this from float64.",
 )
+@click.option(
+    "--memory-limit",
+    type=_memory_limit,
+    metavar="SIZE|auto",
+    default=_DEFAULTS.memory_limit,
+    show_default=True,
+    help="Memory for measuring, such as 2GB; auto is a quarter of what is free.",
+)
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the report as JSON.")
 @click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write it as a web page.")
 @click.option(
@@ -182,6 +202,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
     expected_mismatch: tuple[str, ...],
     seed: int,
     precision: float,
+    memory_limit: int | str,
     json_file: Path | None,
     html_file: Path | None,
     mlflow: bool,
@@ -207,7 +228,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
     for file in (json_file, html_file):
         _require_writable(file)
 
-    with progress_line("loading TensorFlow") as progress:
+    with progress_line("loading TensorFlow", title="", after=0) as progress:
         import_quietly()
         from tfcheck.batch import first_batch
         from tfcheck.check import GradientChecker
@@ -222,6 +243,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
             expected_mismatch=expected_mismatch,
             seed=seed,
             precision=precision,
+            memory_limit=memory_limit,
         )
         progress("loading the model", 0, 0)
         checker = GradientChecker(load_model(source, imports, unsafe, loss, seed), settings)

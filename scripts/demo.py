@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfcheck.errors import TfcheckError
+from tfcheck.progress import Progress, progress_line
 from tfcheck.report import GradientReport
 from tfcheck.scripts.surroundings import (
-    Progress,
     command_name,
     import_quietly,
     nearby,
-    progress_line,
     standard_output,
 )
 from tfcheck.verdict import Verdict
@@ -72,7 +71,7 @@ def demo(ctx: click.Context, store: Path) -> None:
     of their own. It takes half a minute.
     """
     console = standard_output()
-    with progress_line("loading TensorFlow") as progress:
+    with progress_line("loading TensorFlow", title="", after=0) as progress:
         import_quietly()
         from tfcheck.scripts.demo_models import CULPRIT, forgetful_swish, swish
 

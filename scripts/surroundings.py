@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +17,6 @@ from tfcheck.errors import BackendError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done and how much there is (0: unknown)."""
 
 WIDTH_WITHOUT_TERMINAL = 100
 
@@ -85,45 +82,6 @@ def standard_output() -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
     return console
-
-
-@contextmanager
-def progress_line(first: str) -> Iterator[Progress]:
-    """One line on the terminal that says what is going on, and goes away; elsewhere nothing.
-
-    Args:
-        first: what is being done when the block begins.
-
-    Yields:
-        A function to call as the work goes on.
-    """
-    if not sys.stderr.isatty():
-        yield _say_nothing
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
-    # A duplicate, so that it shows while noise is held back.
-    with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as terminal:
-        line = Progress(
-            SpinnerColumn(style="cyan"),
-            BarColumn(bar_width=24, complete_style="cyan", pulse_style="cyan"),
-            TextColumn("{task.description}", style="dim", markup=False),
-            console=Console(file=terminal),
-            transient=True,
-            redirect_stdout=sys.stdout.isatty(),
-        )
-        with line:
-            task = line.add_task(first, total=None)
-
-            def show(what: str, done: int, total: int) -> None:
-                line.update(task, description=what, completed=done, total=total or None)
-
-            yield show
-
-
-def _say_nothing(_what: str, _done: int, _total: int) -> None:
-    """Where there is no terminal, nobody watches."""
 
 
 def command_name() -> str:

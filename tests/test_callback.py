@@ -71,7 +71,9 @@ def no_checks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Replaces checking by a report that passes; gives the number of checks as a list's length."""
     done: list[int] = []
 
-    def check(_self: Any, _batch: Any, *, step: int, checkpoint: str) -> GradientReport:
+    def check(
+        _self: Any, _batch: Any, *, step: int, checkpoint: str, progress: Any
+    ) -> GradientReport:
         done.append(step)
         return GradientReport(
             Verdict.PASS,

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -462,6 +461,7 @@ def test_options_reach_the_check() -> None:
         "--expected-mismatch": "first/*",
         "--seed": "5",
         "--precision": "0.3",
+        "--memory-limit": "1.5GiB",
     }
     given = [word for option in options.items() for word in option]
     result = audit(
@@ -471,6 +471,7 @@ def test_options_reach_the_check() -> None:
     settings = GradientReport.load("r.json").settings
     assert (settings.phase, settings.method, settings.directions) == ("inference", "full", 2)
     assert (settings.epsilon, settings.seed, settings.precision) == (1e-6, 5, 0.3)
+    assert settings.memory_limit == "1.5GiB"
     bands = settings.thresholds
     assert (bands.great, bands.okay, bands.concerning) == (1e-6, 1e-4, 1e-2)
     assert settings.expected_mismatch == ("first/*", "last/bias")
@@ -500,6 +501,8 @@ def test_an_audit_repeats_itself() -> None:
         (("--epsilon", "tiny"), ("--epsilon", "'tiny'")),
         (("--epsilon", "-1"), ("--epsilon", "'-1'")),
         (("--directions", "0"), ("--directions", "0")),
+        (("--memory-limit", "2 parsecs"), ("--memory-limit", "'2 parsecs'", '"2GB"')),
+        (("--memory-limit", "0"), ("--memory-limit", "memory_limit=0")),
         (("--method", "all"), ("--method", "'all'")),
         (("--expected-mismatch", "secnod/*"), ("'secnod/*'", "first")),
         (("--json", "missing/r.json"), ("folder that exists", "r.json")),
@@ -647,36 +650,6 @@ def test_noise_is_shown_when_the_import_fails(capfd: pytest.CaptureFixture[str])
     with pytest.raises(ImportError):
         failing_import()
     assert capfd.readouterr().err == "libcuda is broken\n"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
-def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal shows what is being done, also while noise is held back, and is left clean."""
-    import pty
-
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-    ours, theirs = pty.openpty()
-    with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        with surroundings.progress_line("loading") as progress:
-            with surroundings.native_noise_held_back():
-                progress("dense/[kernel]", 1, 4)
-            progress("almost done", 3, 4)
-        shown = ""
-        while select.select([ours], [], [], 0.2)[0]:
-            shown += os.read(ours, 4096).decode()
-    os.close(ours)
-    assert "loading" in shown
-    assert "almost done" in shown
-    assert shown.rstrip().endswith(("\x1b[2K", "\x1b[?25h"))
-
-
-def test_no_progress_elsewhere(capfd: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal, as in the log of a build, nothing is drawn."""
-    with surroundings.progress_line("loading") as progress:
-        progress("dense/kernel", 1, 4)
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

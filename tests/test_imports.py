@@ -10,7 +10,7 @@ import tfcheck
 from tfcheck import callbacks
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("keras", "matplotlib", "mlflow", "pandas", "sklearn", "tensorflow")
+HEAVY = ("keras", "matplotlib", "mlflow", "pandas", "psutil", "rich", "sklearn", "tensorflow")
 
 
 def heavy_modules_after(code: str) -> list[str]:

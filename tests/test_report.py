@@ -83,6 +83,7 @@ REPORTS = st.builds(
         thresholds=THRESHOLDS,
         expected_mismatch=NAMES,
         precision=st.floats(1e-9, 1.0),
+        memory_limit=st.just("auto") | st.integers(1),
         batch_size=st.none() | st.integers(1, 512),
         version=st.text(),
     ),

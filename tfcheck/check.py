@@ -30,7 +30,7 @@ from tfcheck.declared import Declared, declared_by
 from tfcheck.eager import EagerObjective
 from tfcheck.eager_losses import eager_losses, notes_on_eager
 from tfcheck.errors import BatchError, ModelError, NoTapeError, TfcheckError, TraceError
-from tfcheck.examine import Examination, Finding, Progress
+from tfcheck.examine import Examination, Finding
 from tfcheck.judge import Judgement
 from tfcheck.listening import EagerCall
 from tfcheck.objective import Objective
@@ -40,7 +40,9 @@ from tfcheck.preconditions import (
     require_backend,
     require_checkable,
     require_layer,
+    require_verbose,
 )
+from tfcheck.progress import Progress, progress_line, silent
 from tfcheck.report import OF_THE_STEP, GradientReport, ObjectiveSummary, Settings
 from tfcheck.steps import (
     LossFunction,
@@ -71,6 +73,8 @@ def check_gradients(
     expected_mismatch: Sequence[str] = (),
     seed: int = 0,
     precision: float = PRECISION,
+    memory_limit: int | str = "auto",
+    verbose: int = 1,
 ) -> GradientReport:
     """Check a model's gradients on one batch against finite differences in float64.
 
@@ -100,6 +104,10 @@ def check_gradients(
         precision: a layer is named imprecise when the gradients that train, in float32 or less,
             are further than this from those in float64, as a similarity score. No verdict depends
             on it. Defaults to 0.2.
+        memory_limit: memory for measuring: bytes, or a string such as `"500MB"`, `"2GB"` or
+            `"1.5GiB"`. Defaults to `"auto"`, a quarter of what is free when the check begins.
+        verbose: 1 (the default) shows the progress of a check that takes more than two seconds,
+            in a terminal or a notebook, and nothing elsewhere; 0 shows nothing.
 
     Returns:
         A frozen `GradientReport`.
@@ -125,9 +133,14 @@ def check_gradients(
         expected_mismatch=expected_mismatch,
         seed=seed,
         precision=precision,
+        memory_limit=memory_limit,
     )
+    require_verbose(verbose)
     require_backend()
-    return GradientChecker(model, settings, loss_fn).check(first_batch(x, y, sample_weight))
+    checker = GradientChecker(model, settings, loss_fn)
+    batch = first_batch(x, y, sample_weight)
+    with progress_line(verbose=verbose) as progress:
+        return checker.check(batch, progress=progress)
 
 
 def check_layer(
@@ -141,6 +154,8 @@ def check_layer(
     expected_mismatch: Sequence[str] = (),
     seed: int = 0,
     precision: float = PRECISION,
+    memory_limit: int | str = "auto",
+    verbose: int = 1,
 ) -> GradientReport:
     """Check a layer's gradients by themselves, as in a unit test.
 
@@ -162,6 +177,8 @@ def check_layer(
         expected_mismatch: as for `check_gradients`. Defaults to none.
         seed: as for `check_gradients`. Defaults to 0.
         precision: as for `check_gradients`. Defaults to 0.2.
+        memory_limit: as for `check_gradients`. Defaults to `"auto"`.
+        verbose: as for `check_gradients`. Defaults to 1.
 
     Returns:
         A frozen `GradientReport`. An input stands in it as a variable of the layer, named `input`,
@@ -187,13 +204,16 @@ def check_layer(
         expected_mismatch=expected_mismatch,
         seed=seed,
         precision=precision,
+        memory_limit=memory_limit,
     )
+    require_verbose(verbose)
     require_backend()
     require_layer(layer)
     batch = layer_inputs(inputs)
     build_layer(layer, batch)
     step = layer_step(layer, plain_call(layer, settings.phase))
-    return Checker(step, settings).check(batch)
+    with progress_line(verbose=verbose) as progress:
+        return Checker(step, settings).check(batch, progress=progress)
 
 
 class Checker:
@@ -297,7 +317,7 @@ class Checker:
         }
         if not failed:
             return Culprits()
-        progress("looking for the culprit", 0, 1)
+        progress("looking for the culprit", 0, 0)
         try:
             if not isinstance(objective, EagerObjective):
                 objective = self.objective(batch, layers=True)
@@ -377,7 +397,7 @@ class Checker:
         *,
         step: int | None = None,
         checkpoint: str = "",
-        progress: Progress = lambda _what, _done, _total: None,
+        progress: Progress = silent,
     ) -> GradientReport:
         """Check the gradients where the model stands now.
 
@@ -404,7 +424,7 @@ class Checker:
                 **fields,
             )
 
-        progress("tracing", 0, 1)
+        progress("tracing", 0, 0)
         try:
             examination = self._examination(batch, progress)
         except NoTapeError as error:
@@ -421,6 +441,7 @@ class Checker:
         declared = declared_by(objective, self.settings.expected_mismatch, self.model)
         findings = with_precision(examination.examine(), objective, base)
         found = self._culprits(objective, batch, findings, declared, progress)
+        progress("following the gradients to the optimizer", 0, 0)
         objections = self._objections(objective, base, batch)
         findings = [blame(f, objections) for f in (*findings, *untrained(objective))]
         culprits, explained = found.paths, declared.variables | found.explained
@@ -430,10 +451,10 @@ class Checker:
             explained |= of_the_step
         elif of_the_step - declared.variables:
             culprits = tuple(dict.fromkeys([*culprits, whose]))
+        progress("comparing with the step as fit runs it", 0, 0)
         compiled = compare_compiled(self.model, examination, findings, batch)
         findings = [compiled.judged(finding) for finding in findings]
         eager = self._eager_losses(examination, batch)
-        progress("done", 1, 1)
         return report(
             findings,
             explained,

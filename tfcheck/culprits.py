@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfcheck.batch import Batch
-from tfcheck.examine import Examination, Progress
+from tfcheck.examine import Examination
 from tfcheck.listening import EagerCall
 from tfcheck.objective import Objective
 from tfcheck.point import Base
+from tfcheck.progress import Progress
 from tfcheck.report import Settings
 from tfcheck.screen import cleared
 from tfcheck.steps import Step

@@ -40,11 +40,9 @@ from tfcheck.measure import (
 from tfcheck.objective import Objective
 from tfcheck.pattern import pattern_of
 from tfcheck.point import NUDGE, Base, Parameter
+from tfcheck.progress import Progress
 from tfcheck.report import Coordinate, Settings, VariableReport
 from tfcheck.verdict import Verdict
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done and how much there is."""
 
 _PRECISION = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 _PARITY = {"float64": 1e-9, "float32": 2.5e-4, "float16": 5e-2, "bfloat16": 0.25}

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfcheck._version import __version__
 from tfcheck.errors import ArgumentError, ArgumentTypeError, BackendError, ModelError, rule
+from tfcheck.memory import bytes_of
 from tfcheck.report import Settings
 from tfcheck.steps import LossFunction
 from tfcheck.verdict import PRECISION, Thresholds
@@ -26,6 +27,7 @@ def make_settings(
     expected_mismatch: Sequence[str],
     seed: int,
     precision: float = PRECISION,
+    memory_limit: int | str = "auto",
 ) -> Settings:
     """Check the options of a gradient check, before any work, and freeze them.
 
@@ -62,6 +64,8 @@ def make_settings(
                 f"Try {PRECISION:g}",
             )
         )
+    if memory_limit != "auto":
+        bytes_of(memory_limit)
     if not isinstance(thresholds, Thresholds):
         raise ArgumentTypeError(
             rule(
@@ -93,6 +97,7 @@ def make_settings(
         expected_mismatch=tuple(expected_mismatch),
         seed=int(seed),
         precision=float(precision),
+        memory_limit=memory_limit if isinstance(memory_limit, str) else int(memory_limit),
         version=__version__,
     )
 
@@ -145,6 +150,14 @@ def require_layer(layer: Any) -> None:
         raise ArgumentTypeError(
             f"layer must be a keras.Layer. Received: {what}. Give the layer itself, and then the "
             "inputs it is called with."
+        )
+
+
+def require_verbose(verbose: object) -> None:
+    """Raise an `ArgumentError` unless this is 0 or 1."""
+    if not isinstance(verbose, int | np.integer) or verbose not in (0, 1):
+        raise ArgumentError(
+            rule("verbose must be 0 or 1", "verbose", verbose, "Choose 0 to show no progress")
         )
 
 

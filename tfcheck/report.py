@@ -188,6 +188,7 @@ class Settings:
     expected_mismatch: tuple[str, ...] = ()
     seed: int = 0
     precision: float = PRECISION
+    memory_limit: int | str = "auto"
     batch_size: int | None = None
     version: str = ""
 

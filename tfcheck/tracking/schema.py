@@ -152,6 +152,7 @@ def params(settings: Settings) -> dict[str, str]:
         f"concerning {bands.concerning:g}",
         "seed": settings.seed,
         "precision": settings.precision,
+        "memory_limit": settings.memory_limit,
         "batch_size": settings.batch_size,
         "version": settings.version,
     }
