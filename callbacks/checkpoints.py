@@ -51,6 +51,12 @@ class Checkpoints:
     end: bool = False
     when: Callable[[TrainingState], bool] | None = None
 
+    @property
+    def at_most_one(self) -> bool:
+        """Whether there is one moment at most, however long the training."""
+        moments = self.start + len(self.epochs) + len(self.steps) + self.end
+        return self.when is None and moments <= 1
+
     @classmethod
     def chosen(
         cls,

@@ -239,7 +239,9 @@ class GradientCheck(keras.callbacks.Callback):
         step = self._step = self._iterations()
         try:
             if self._checker is None:
-                self._checker = GradientChecker(self.model, self.settings, self.loss_fn)
+                self._checker = GradientChecker(
+                    self.model, self.settings, self.loss_fn, once=self.checkpoints.at_most_one
+                )
             title = f"gradient check at {checkpoint}"
             with progress_line(title=title, verbose=self._shown()) as progress:
                 report = self._checker.check(

@@ -246,7 +246,8 @@ def audit(  # noqa: PLR0917 - click gives them by name
             memory_limit=memory_limit,
         )
         progress("loading the model", 0, 0)
-        checker = GradientChecker(load_model(source, imports, unsafe, loss, seed), settings)
+        model = load_model(source, imports, unsafe, loss, seed)
+        checker = GradientChecker(model, settings, once=True)
         report = checker.check(first_batch(**arrays), progress=progress)
 
     _show(report, show_all, quiet)

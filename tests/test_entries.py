@@ -208,7 +208,7 @@ def assert_same(objective: Objective, base: Base) -> None:
     """Assert that losses with entries perturbed at once are those of plain perturbation."""
     for parameter in objective.parameters:
         value = objective.value(base, parameter)
-        entries = objective.entries(base, parameter, LIMIT)
+        entries = objective.around.entries(base, parameter, LIMIT)
         assert entries is not None, parameter.path
         count = min(4, value.size)
         index = rng.choice(value.size, count, replace=False)

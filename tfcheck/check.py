@@ -137,7 +137,7 @@ def check_gradients(
     )
     require_verbose(verbose)
     require_backend()
-    checker = GradientChecker(model, settings, loss_fn)
+    checker = GradientChecker(model, settings, loss_fn, once=True)
     batch = first_batch(x, y, sample_weight)
     with progress_line(verbose=verbose) as progress:
         return checker.check(batch, progress=progress)
@@ -213,7 +213,7 @@ def check_layer(
     build_layer(layer, batch)
     step = layer_step(layer, plain_call(layer, settings.phase))
     with progress_line(verbose=verbose) as progress:
-        return Checker(step, settings).check(batch, progress=progress)
+        return Checker(step, settings, once=True).check(batch, progress=progress)
 
 
 class Checker:
@@ -222,10 +222,12 @@ class Checker:
     Args:
         step: what is differentiated.
         settings: the options, from `make_settings`.
+        once: whether there will be one check only. Defaults to False.
     """
 
-    def __init__(self, step: Step, settings: Settings) -> None:
+    def __init__(self, step: Step, settings: Settings, *, once: bool = False) -> None:
         self.model = step.owner
+        self._once = once
         self.settings = settings
         self._step = step
         self._objectives: dict[Any, Objective] = {}
@@ -250,7 +252,8 @@ class Checker:
         key = self._key(batch, layers=layers)
         if key not in self._objectives:
             try:
-                self._objectives[key] = Objective(trace(self._step, batch, layers=layers))
+                traced = trace(self._step, batch, layers=layers)
+                self._objectives[key] = Objective(traced, once=self._once or layers)
             except (BatchError, ModelError, KeyboardInterrupt):
                 raise
             except NoTapeError as error:
@@ -363,16 +366,17 @@ class Checker:
             key = self._key(batch, layers=False)
             if key not in self._compiled:
                 compiled = CompiledStep(self.model)
-                self._compiled[key] = Objective(trace(compiled.step, batch)), compiled.parts
-            traced, parts = self._compiled[key]
-            reference = traced.at(batch)
+                traced = trace(compiled.step, batch)
+                self._compiled[key] = Objective(traced, once=True), compiled.parts
+            reference_step, parts = self._compiled[key]
+            reference = reference_step.at(batch)
             seed = self.settings.seed
             return compare(
                 objective,
-                traced,
+                reference_step,
                 parts,
                 (base, reference),
-                lambda: (objective.aside(base, seed), traced.aside(reference, seed)),
+                lambda: (objective.aside(base, seed), reference_step.aside(reference, seed)),
             )
         except Exception:  # noqa: BLE001 - the batch may not be meant for the compiled loss
             return Comparison()
@@ -387,7 +391,8 @@ class Checker:
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
         """Paths of the inputs and variables that are wrong when a layer is called by itself."""
         step, batch = repeated_call(call)
-        report = Checker(step, replace(self.settings, expected_mismatch=())).check(batch)
+        settings = replace(self.settings, expected_mismatch=())
+        report = Checker(step, settings, once=True).check(batch)
         wrong = (Verdict.FAIL, Verdict.SUSPECT)
         return {variable.path for variable in report.variables if variable.verdict in wrong}
 
@@ -481,13 +486,20 @@ class GradientChecker(Checker):
         model: the live model.
         settings: the options, from `make_settings`.
         loss_fn: replaces the train step's loss. Defaults to None.
+        once: whether there will be one check only. Defaults to False.
 
     Raises:
         ModelError: if the model cannot be checked as it is.
     """
 
     def __init__(
-        self, model: keras.Model, settings: Settings, loss_fn: LossFunction | None = None
+        self,
+        model: keras.Model,
+        settings: Settings,
+        loss_fn: LossFunction | None = None,
+        *,
+        once: bool = False,
     ) -> None:
         require_checkable(model, loss_fn)
-        super().__init__(model_step(model, loss_fn=loss_fn, phase=settings.phase), settings)
+        step = model_step(model, loss_fn=loss_fn, phase=settings.phase)
+        super().__init__(step, settings, once=once)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 FIRST_STEP = 2.0**-16
@@ -36,6 +36,34 @@ _WIDENINGS = 4
 
 _LEAST_NOISE = 2.0**-51
 """Rounding of a sum of many terms, relative to φ; some values agree to the last bit by luck."""
+
+
+class Along:
+    """The loss along a line, φ: each place is looked at once, several of them together.
+
+    Args:
+        values: gives φ at several places.
+    """
+
+    def __init__(self, values: Callable[[Sequence[float]], Iterable[float]]) -> None:
+        self._values = values
+        self._known: dict[float, float] = {}
+
+    def at(self, places: Sequence[float]) -> list[float]:
+        """φ at several places."""
+        unknown = [place for place in dict.fromkeys(places) if place not in self._known]
+        if unknown:
+            found = map(float, self._values(unknown))
+            self._known.update(zip(unknown, found, strict=True))
+        return [self._known[place] for place in places]
+
+    def __call__(self, place: float) -> float:
+        """φ at one place."""
+        return self.at([place])[0]
+
+
+def _at(phi: Callable[[float], float], places: Sequence[float]) -> list[float]:
+    return phi.at(places) if isinstance(phi, Along) else [phi(place) for place in places]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +132,8 @@ def central_difference(
         True
     """
     steps = (step, step / 2, step / 4)
-    right = [phi(h) for h in steps]
-    left = [phi(-h) for h in steps]
+    values = _at(phi, [*steps, *(-h for h in steps)])
+    right, left = values[:3], values[3:]
     if not all(math.isfinite(value) for value in (*right, *left, at_zero)):
         nan = math.nan
         return Slope(nan, nan, nan, nan, step, nan, nan, nan, smooth=False)
@@ -169,7 +197,7 @@ def measure_noise(
     as used by Moré & Wild (2011).
     """
     for _ in range(widenings + 1):
-        values = [phi(spacing * offset) for offset in range(_TABLE)]
+        values = _at(phi, [spacing * offset for offset in range(_TABLE)])
         ties = sum(after == before for before, after in itertools.pairwise(values))
         if ties <= _TABLE // 2:
             break

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcheck.around import Around
 from tfcheck.batch import Batch
 from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import ModelError, TfcheckError, TraceError, received
@@ -62,6 +63,7 @@ class EagerObjective(Objective):
         self.lowest = self.precision = _lowest_precision(step.owner)
         self.first_step = _FIRST_STEPS[self.precision]
         self.evaluations = 0
+        self.around = Around(self)
         self.islands = self.random_ops = ()
         self.layer_calls = ()
         why_not = f"No float64 graph stands for this step ({received(why)})."
@@ -228,8 +230,8 @@ class EagerObjective(Objective):
         """No loss: a run assigns what it assigns."""
         return False
 
-    def entries(self, base: Base, parameter: Parameter, limit: int) -> None:
-        """None: a run has one point."""
+    def part_of(self, loss: int) -> None:
+        """None: there is no graph."""
 
     def calls_of_layers(self, batch: Batch) -> list[EagerCall]:
         """The calls of layers that the step makes, inner ones first."""

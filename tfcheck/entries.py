@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfcheck.directions import Array
-from tfcheck.graph_functions import Excerpts
+from tfcheck.graph_functions import LossPart, operations_between
 from tfcheck.lane_rules import through
 from tfcheck.lanes import Lanes, Operand, single, take, unravel
 from tfcheck.nodes import called_functions
@@ -31,23 +31,6 @@ _ENOUGH = 2**25
 """More bytes than this at once make nothing faster: caches are smaller."""
 
 _ONE_BY_ONE = 64
-
-
-@dataclass(frozen=True)
-class LossPart:
-    """The part of a graph that computes a loss.
-
-    Attributes:
-        source: the graph.
-        feeds: the tensors of the graph that are given.
-        moved: the names of those among them that hold the variable.
-        loss: the name of the loss.
-    """
-
-    source: Excerpts
-    feeds: Sequence[tf.Tensor]
-    moved: Sequence[str]
-    loss: str
 
 
 @dataclass(frozen=True)
@@ -69,17 +52,19 @@ class PerturbedEntries:
 
     Args:
         part: the loss.
+        moved: the names of the feeds that hold the variable.
         looped: whether what no rule covers is looped over instead of batched. Defaults to False.
 
     Attributes:
         bytes_per_lane: about how much memory each further entry takes.
     """
 
-    def __init__(self, part: LossPart, *, looped: bool = False) -> None:
+    def __init__(self, part: LossPart, moved: Sequence[str], *, looped: bool = False) -> None:
         sizes: list[int] = []
 
         def losses(index: tf.Tensor, change: tf.Tensor, *point: tf.Tensor) -> tf.Tensor:
-            found, size = _losses(part, index, change, point, looped=looped)
+            given = dict(zip((feed.name for feed in part.feeds), point, strict=True))
+            found, size = _losses(part, given, moved, (index, change), looped=looped)
             sizes.append(size)
             return found
 
@@ -104,11 +89,11 @@ class PerturbedEntries:
         return Entries(losses, max(1, min(limit, _ENOUGH) // self.bytes_per_lane))
 
 
-def perturbed_entries(part: LossPart) -> PerturbedEntries | None:
+def perturbed_entries(part: LossPart, moved: Sequence[str]) -> PerturbedEntries | None:
     """The loss with entries perturbed; None where the graph cannot be built for many at once."""
     for looped in (False, True):
         with _unheard(), contextlib.suppress(Exception):  # batching refuses in many ways
-            return PerturbedEntries(part, looped=looped)
+            return PerturbedEntries(part, moved, looped=looped)
     return None
 
 
@@ -145,14 +130,19 @@ def one_by_one(displaced: Callable[[Array], float], shape: Sequence[int]) -> Ent
 
 
 def _losses(
-    part: LossPart, index: tf.Tensor, change: tf.Tensor, point: Sequence[tf.Tensor], *, looped: bool
+    part: LossPart,
+    given: Mapping[str, tf.Tensor],
+    moved: Sequence[str],
+    lanes_of: tuple[tf.Tensor, tf.Tensor],
+    *,
+    looped: bool,
 ) -> tuple[tf.Tensor, int]:
     """The losses in lanes, in the current graph, and the bytes that each lane takes."""
+    index, change = lanes_of
     graph = index.graph
-    given = {feed.name: tensor for feed, tensor in zip(part.feeds, point, strict=True)}
     (loss,) = part.source.imported(given, [part.loss], _BASE)
     before = len(graph.get_operations())
-    walk = _walk(loss, [given[name] for name in part.moved], point, index, change)
+    walk = _walk(loss, [given[name] for name in moved], given.values(), index, change)
     losses = walk.lanes.get(loss.ref())
     if losses is None and not walk.rest:
         raise ValueError("The loss must depend on the variable.")
@@ -206,7 +196,7 @@ class _Walk:
 def _walk(
     loss: tf.Tensor,
     moved: Sequence[tf.Tensor],
-    feeds: Sequence[tf.Tensor],
+    feeds: Iterable[tf.Tensor],
     index: tf.Tensor,
     change: tf.Tensor,
 ) -> _Walk:
@@ -217,7 +207,7 @@ def _walk(
         walk.lanes[variable.ref()] = Lanes(variable, single(variable.shape), at, entry + change)
     behind: set[Any] = set()
     needed: dict[Any, tf.Tensor] = {}
-    for op in _between(feeds, loss):
+    for op in operations_between(feeds, loss):
         operands: list[Operand] = [walk.lanes.get(tensor.ref(), tensor) for tensor in op.inputs]
         late = any(tensor.ref() in behind for tensor in op.inputs)
         if not late and not any(isinstance(operand, Lanes) for operand in operands):
@@ -235,21 +225,6 @@ def _walk(
         elif ref not in behind and tensor.op.type != "Const":
             walk.boundary.append(tensor)
     return walk
-
-
-def _between(feeds: Sequence[tf.Tensor], loss: tf.Tensor) -> Iterator[tf.Operation]:
-    """The operations that the loss depends on, feeds aside, each after those it depends on."""
-    fed = {feed.ref() for feed in feeds}
-    done: set[tf.Operation] = set()
-    pending = [(loss.op, False)]
-    while pending:
-        op, ready = pending.pop()
-        if ready:
-            yield op
-        elif op not in done:
-            done.add(op)
-            pending.append((op, True))
-            pending += [(tensor.op, False) for tensor in op.inputs if tensor.ref() not in fed]
 
 
 def _size(tensor: tf.Tensor) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfcheck.differences import FIRST_STEP, measure_noise
+from tfcheck.differences import FIRST_STEP, Along, measure_noise
 from tfcheck.directions import generator, scale_of
 from tfcheck.errors import ParityError, TfcheckError, some
 from tfcheck.joint import JOINT_FROM, Joined, Member, measure_group, measure_jointly
@@ -37,6 +37,7 @@ from tfcheck.measure import (
     measure_more,
     only_jumps,
 )
+from tfcheck.memory import bytes_of
 from tfcheck.objective import Objective
 from tfcheck.pattern import pattern_of
 from tfcheck.point import NUDGE, Base, Parameter
@@ -261,19 +262,18 @@ class Examination:
         line = self._line_in_everything(loss, "far")
         if line is None or not math.isfinite(here):
             return 1.0
-        sizes = (here, abs(line(1.0)), abs(line(-1.0)))
+        sizes = (here, *map(abs, line.at([1.0, -1.0])))
         return min(max(size for size in sizes if math.isfinite(size)), _FAR * max(1.0, here))
 
-    def _line_in_everything(self, loss: int, purpose: str) -> Callable[[float], float] | None:
+    def _line_in_everything(self, loss: int, purpose: str) -> Along | None:
         """A loss along a random direction in all it is differentiated for; None for nothing."""
         parameters = [p for p in self.objective.parameters if p.loss == loss and p.inputs]
         if not parameters:
             return None
-        units = [self._scales[parameter] for parameter in parameters]
-        displaced = self.objective.along_many(self.base, parameters, units)
+        moves = [(parameter, self._scales[parameter]) for parameter in parameters]
         rng = generator(self.settings.seed, f"{purpose} {loss}")
-        direction = rng.standard_normal(sum(entries(parameter) for parameter in parameters))
-        return lambda t: displaced(t * direction)
+        directions = self.objective.around.drawn(rng, moves)
+        return Along(self.objective.around.line(self.base, directions))
 
     def _noise_of(self, loss: int) -> float:
         """The noise of a loss when everything it is differentiated for moves a little at random."""
@@ -336,6 +336,7 @@ class Examination:
         return Target(
             path=parameter.path,
             displaced=self.objective.along(base, parameter),
+            values_along=lambda direction: self.objective.around.line(base, {parameter: direction}),
             value=self.objective.value(base, parameter),
             gradient=gradient,
             at_zero=base.losses[parameter.loss],
@@ -452,8 +453,10 @@ class Examination:
     ) -> Measurement:
         epsilon = None if self.settings.epsilon == "auto" else float(self.settings.epsilon)
         if self.settings.method == "full":
-            limit = 2**32
-            target = replace(target, entries=self.objective.entries(self.base, parameter, limit))
+            limit = bytes_of(self.settings.memory_limit)
+            target = replace(
+                target, entries=self.objective.around.entries(self.base, parameter, limit)
+            )
             return measure_every_coordinate(target, epsilon, advance)
         directions = self.settings.directions
         if self._localised >= _MOST_LOCALISED:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -22,12 +23,17 @@ class Excerpts:
 
     Args:
         graph_def: the graph.
+        instead: nodes in the place of those of their names, or beside them. Defaults to none.
     """
 
-    def __init__(self, graph_def: Any) -> None:
-        self._versions = graph_def.versions
-        self._nodes = {node.name: node for node in graph_def.node}
+    def __init__(self, graph_def: Any, instead: Iterable[Any] = ()) -> None:
+        self._graph_def = graph_def
+        self._nodes = {node.name: node for node in (*graph_def.node, *instead)}
         self._functions = {f.signature.name: f for f in graph_def.library.function}
+
+    def replacing(self, nodes: Iterable[Any]) -> Excerpts:
+        """The same graph with other nodes in the place of those of their names, or beside them."""
+        return Excerpts(self._graph_def, nodes)
 
     def imported(
         self, given: Mapping[str, tf.Tensor], wanted: Sequence[str], name: str
@@ -40,8 +46,8 @@ class Excerpts:
             name: what the names of the new operations begin with.
         """
         excerpt = tf.compat.v1.GraphDef()
-        excerpt.versions.CopyFrom(self._versions)
-        excerpt.node.extend(self._between(given, wanted))
+        excerpt.versions.CopyFrom(self._graph_def.versions)
+        excerpt.node.extend(self.between(given, wanted))
         excerpt.library.function.extend(self._called(excerpt.node))
         needed = {canonical(ref, in_function=False) for node in excerpt.node for ref in node.input}
         mapped = {ref: tensor for ref, tensor in given.items() if ref in needed or ref in wanted}
@@ -50,7 +56,7 @@ class Excerpts:
         )
         return found
 
-    def _between(self, given: Set[str] | Mapping[str, Any], wanted: Iterable[str]) -> list[Any]:
+    def between(self, given: Collection[str], wanted: Iterable[str]) -> list[Any]:
         """The nodes that the wanted tensors depend on, up to those that are given."""
         pending = [ref for ref in wanted if ref not in given]
         needed: set[str] = set()
@@ -76,6 +82,38 @@ class Excerpts:
                 needed[name] = self._functions[name]
                 pending += [n for node in needed[name].node_def for n in called_functions(node)]
         return list(needed.values())
+
+
+@dataclass(frozen=True)
+class LossPart:
+    """The part of a graph that computes a loss.
+
+    Attributes:
+        source: the graph.
+        feeds: the tensors of the graph that are given.
+        positions: where the tensors to give for them are in a point.
+        loss: the name of the loss.
+    """
+
+    source: Excerpts
+    feeds: Sequence[tf.Tensor]
+    positions: Sequence[int]
+    loss: str
+
+
+def operations_between(feeds: Iterable[tf.Tensor], result: tf.Tensor) -> Iterator[tf.Operation]:
+    """The operations that a tensor depends on, feeds aside, each after those it depends on."""
+    fed = {feed.ref() for feed in feeds}
+    done: set[tf.Operation] = set()
+    pending = [(result.op, False)]
+    while pending:
+        op, ready = pending.pop()
+        if ready:
+            yield op
+        elif op not in done:
+            done.add(op)
+            pending.append((op, True))
+            pending += [(tensor.op, False) for tensor in op.inputs if tensor.ref() not in fed]
 
 
 def callable_part(

@@ -15,13 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfcheck.directions import Array
+from tfcheck.around import MANY
+from tfcheck.differences import Along
+from tfcheck.directions import Array, dot, representable
+from tfcheck.lines import Direction, Factors
 from tfcheck.measure import Measurement, Target, measure_directions
 from tfcheck.objective import Objective
 from tfcheck.point import Base, Parameter
 from tfcheck.report import Settings
 
-JOINT_FROM = 32
+JOINT_FROM = MANY
 """With more variables than this, they are screened jointly first."""
 
 _LARGEST_WEIGHT = 64.0
@@ -47,7 +50,7 @@ class Member:
     @property
     def loudness(self) -> float:
         """How much a natural change of the variable changes the loss."""
-        return self.scale * float(np.linalg.norm(self.gradient))
+        return self.scale * math.sqrt(dot(self.gradient, self.gradient))
 
 
 @dataclass(frozen=True)
@@ -146,19 +149,11 @@ def measure_group(
         2.0 ** round(math.log2(weight * member.scale))
         for weight, member in zip(weights, group, strict=True)
     ]
-    gradient = np.concatenate(
-        [unit * member.gradient.ravel() for unit, member in zip(units, group, strict=True)]
-    )
-    target = Target(
+    target = _Together(
         path=name,
-        displaced=objective.along_many(base, [m.parameter for m in group], units),
-        value=np.concatenate(
-            [
-                objective.value(base, member.parameter).ravel() / unit
-                for unit, member in zip(units, group, strict=True)
-            ]
-        ),
-        gradient=gradient,
+        displaced=_never,
+        value=np.zeros(0),
+        gradient=None,
         at_zero=base.losses[group[0].parameter.loss],
         resolution=settings.thresholds.okay / 30 / math.sqrt(len(group)),
         loudest=loudest,
@@ -168,11 +163,14 @@ def measure_group(
         bits=objective.bits,
         start=objective.first_step,
         unit=1.0,
+        objective=objective,
+        base=base,
+        members=tuple(zip(group, units, strict=True)),
     )
     joint = measure_directions(target, settings.directions, None, settings.seed)
     found = []
     for member, unit in zip(group, units, strict=True):
-        norm = float(np.linalg.norm(member.gradient))
+        norm = math.sqrt(dot(member.gradient, member.gradient))
         measurement = Measurement(
             lines=(),
             gap_square=joint.gap_square / unit**2,
@@ -184,6 +182,53 @@ def measure_group(
         step = joint.lines[0].slope.step * unit / member.scale
         found.append(Joined(member.position, measurement, step))
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Together(Target):
+    """Variables of one loss that are measured as one.
+
+    Attributes:
+        objective: the objective.
+        base: the point.
+        members: the variables, with how far each moves where a direction is 1.
+    """
+
+    objective: Objective
+    base: Base
+    members: tuple[tuple[Member, float], ...]
+
+    @property
+    def norm(self) -> float:
+        """The norm of all gradients together, in the units of the variables."""
+        squares = (dot(member.gradient, member.gradient) * unit**2 for member, unit in self.members)
+        return math.sqrt(math.fsum(squares))
+
+    def drawn(self, rng: np.random.Generator) -> dict[Parameter, Direction]:
+        """A random direction in all of them."""
+        moves = ((member.parameter, unit) for member, unit in self.members)
+        return self.objective.around.drawn(rng, moves)
+
+    def along(
+        self, direction: dict[Parameter, Direction], smallest_step: float
+    ) -> tuple[float, Along]:
+        """The tape's slope along a direction, and the loss, where `smallest_step` is exact."""
+        exact: dict[Parameter, Direction] = {}
+        analytic = []
+        for member, _ in self.members:
+            move = direction[member.parameter]
+            if isinstance(move, Factors):
+                analytic.append(move.slope(member.gradient))
+            else:
+                value = self.objective.value(self.base, member.parameter)
+                move = representable(move, value, smallest_step, self.bits)
+                analytic.append(dot(move, member.gradient))
+            exact[member.parameter] = move
+        return math.fsum(analytic), Along(self.objective.around.line(self.base, exact))
+
+
+def _never(_displacement: Array) -> float:
+    raise NotImplementedError("Variables together move along lines only.")
 
 
 def _groups(members: Sequence[Member], loudest: float) -> Iterator[list[Member]]:

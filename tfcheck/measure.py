@@ -6,13 +6,14 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from typing import Any
 
 import numpy as np
 
 from tfcheck.differences import (
     FIRST_STEP,
     SMALLEST_STEP,
+    Along,
     Slope,
     better,
     central_difference,
@@ -20,8 +21,9 @@ from tfcheck.differences import (
     measure_noise,
     measure_slope,
 )
-from tfcheck.directions import Array, gaussian, generator, representable, scale_of
+from tfcheck.directions import Array, dot, gaussian, generator, representable, scale_of
 from tfcheck.entries import Entries, one_by_one
+from tfcheck.lines import Values
 
 Displaced = Callable[[Array], float]
 """The loss as a function of a variable's displacement."""
@@ -146,6 +148,7 @@ class Target:
         tape_rounding: the same, relative to the size a loss has far from here.
         bits: how many bits of the variable are kept where the loss is evaluated.
         unit: size of a natural change, where it is not the root mean square of `value`.
+        values_along: the loss along a direction, at several places at once; None for one by one.
         entries: the loss where single entries are perturbed, many at once; None for one by one.
     """
 
@@ -162,6 +165,7 @@ class Target:
     bits: int = 53
     start: float | None = None
     unit: float | None = None
+    values_along: Callable[[Array], Values] | None = None
     entries: Entries | None = None
 
     @property
@@ -172,7 +176,7 @@ class Target:
     @property
     def norm(self) -> float:
         """‖g‖, 0 where the tape gave no gradient."""
-        return 0.0 if self.gradient is None else float(np.linalg.norm(self.gradient))
+        return 0.0 if self.gradient is None else math.sqrt(dot(self.gradient, self.gradient))
 
     def wanted(self, reference: float) -> float:
         """The error bar that is good enough for slopes of the size `reference`."""
@@ -180,8 +184,20 @@ class Target:
         wanted = 1e-9 * self.loudest if silent else self.resolution * reference
         return max(wanted, 4 * self.rounding)
 
+    def drawn(self, rng: np.random.Generator) -> Any:
+        """A random direction."""
+        return gaussian(rng, self.value.shape, self.scale)
+
+    def along(self, direction: Any, smallest_step: float) -> tuple[float, Along]:
+        """The tape's slope along a direction, and the loss, where `smallest_step` is exact."""
+        exact = representable(direction, self.value, smallest_step, self.bits)
+        analytic = 0.0 if self.gradient is None else dot(exact, self.gradient)
+        if self.values_along is not None:
+            return analytic, Along(self.values_along(exact))
+        return analytic, Along(lambda places: [self.displaced(t * exact) for t in places])
+
     def slope_at(
-        self, direction: Array, step: float, wanted: float = math.inf
+        self, direction: Any, step: float, wanted: float = math.inf
     ) -> tuple[float, Slope]:
         """The tape's and the measured slope along a direction, at a step.
 
@@ -191,9 +207,7 @@ class Target:
             wanted: the error bar that is good enough; where a quiet line of a noisy loss has more,
                 a dozen more evaluations tell its own noise. Defaults to infinity: only six.
         """
-        exact = representable(direction, self.value, step / 4, self.bits)
-        analytic = 0.0 if self.gradient is None else float(np.vdot(exact, self.gradient))
-        phi = cache(lambda t: self.displaced(t * exact))
+        analytic, phi = self.along(direction, step / 4)
 
         def difference(least_noise: float) -> Slope:
             slope = central_difference(
@@ -219,7 +233,7 @@ class Target:
         heard = math.isfinite(self.noise) and self.noise > self.rounding / 16
         return self.noise if heard else 0.0
 
-    def line(self, direction: Array, reference: float, first_step: float | None = None) -> Line:
+    def line(self, direction: Any, reference: float, first_step: float | None = None) -> Line:
         """Measure along a direction, looking for a step that is good enough."""
         analytic: dict[float, float] = {}
 
@@ -272,7 +286,7 @@ def measure_directions(
         seed: seeds the directions, with the variable's path.
     """
     rng = generator(seed, target.path)
-    drawn = (gaussian(rng, target.value.shape, target.scale) for _ in range(directions))
+    drawn = (target.drawn(rng) for _ in range(directions))
     if epsilon is not None:
         step = epsilon / target.scale
         lines = []
@@ -300,7 +314,7 @@ def measure_more(target: Target, step: float, seed: int) -> list[Line]:
 _MANY = 32
 
 
-def _follow(target: Target, direction: Array, leader: Line, reference: float) -> Line:
+def _follow(target: Target, direction: Any, leader: Line, reference: float) -> Line:
     """Measure along a further direction at the step that the first one settled.
 
     One difference is enough where it agrees with the tape. Where the first direction is plainly
@@ -314,9 +328,9 @@ def _follow(target: Target, direction: Array, leader: Line, reference: float) ->
             return Line(analytic, slope, gap, first_smooth=True)
         return target.line(direction, reference, leader.slope.step)
     step = leader.slope.step / 4
-    exact = representable(direction, target.value, step, target.bits)
-    analytic = 0.0 if target.gradient is None else float(np.vdot(exact, target.gradient))
-    value = (target.displaced(step * exact) - target.displaced(-step * exact)) / (2 * step)
+    analytic, phi = target.along(direction, step)
+    ahead, behind = phi.at([step, -step])
+    value = (ahead - behind) / (2 * step)
     gap = abs(value - analytic)
     if gap <= max(target.wanted(reference), min(leader.slope.error_bar, reference)):
         # The one-sided slopes of the first direction say nothing of this one.

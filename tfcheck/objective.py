@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -17,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfcheck.around import Around
 from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
 from tfcheck.constants import constants_of
 from tfcheck.directions import gaussian, generator, scale_of
-from tfcheck.entries import Entries, Indices, LossPart, PerturbedEntries, perturbed_entries
 from tfcheck.errors import BatchError, TfcheckError, TraceError, some, telling_line
 from tfcheck.graph_functions import (
     Excerpts,
+    LossPart,
     callable_part,
     import_tensors,
     lowest_float,
@@ -46,6 +46,10 @@ ISLAND_STEP = 2.0**-8
 class Objective:
     """A traced training step that can be evaluated at any point.
 
+    Args:
+        traced: the traced step.
+        once: whether it is examined at one point only. Defaults to False.
+
     Attributes:
         parameters: what the tapes differentiate with respect to, in the order of their calls.
         steps: number of losses that belong to the training step itself; those of layer calls,
@@ -65,6 +69,7 @@ class Objective:
         applied: what the optimizers are given in the traced graph, in the order of their calls.
         received: the variables, by identity, that an optimizer is given a gradient for.
         updates: whether the step ought to update its variables, and what it assigns is seen.
+        around: the losses around a point.
         constants: for each loss the tensors that its tape takes for constant, since they were made
             while it did not record.
         dropped: those losses of the step whose gradients nothing in it makes use of.
@@ -83,8 +88,9 @@ class Objective:
     notes: tuple[str, ...] = ()
     first_step: float | None
 
-    def __init__(self, traced: TracedStep) -> None:
+    def __init__(self, traced: TracedStep, *, once: bool = False) -> None:
         recording = traced.recording
+        self.around = Around(self, once=once)
         self.source = traced.source
         self.steps = len(recording.tape_calls)
         self.evaluations = 0
@@ -215,7 +221,6 @@ class Objective:
         self._feeds = [*feeds, *self._outputs["held"]]
         self._at_base = callable_part(self._whole, feeds, self._outputs)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
-        self._perturbed: dict[Parameter, PerturbedEntries | None] = {}
         self._uncut: Callable[..., Any] | None = None
         held = {
             tensor.name: len(feeds) + position
@@ -619,64 +624,16 @@ class Objective:
 
         return displaced
 
-    def along_many(
-        self, base: Base, parameters: Sequence[Parameter], units: Sequence[float]
-    ) -> Callable[[Array], float]:
-        """The loss of several parameters as a function of their displacement as one flat vector.
+    def part_of(self, loss: int) -> LossPart | None:
+        """The graph that computes one of the step's own losses; None for those of layer calls.
 
-        Args:
-            base: the point.
-            parameters: parameters of one loss.
-            units: how far each moves where the vector's entries are 1.
+        What serves a single examination is not worth another graph.
         """
-        moves = [self.along_inputs(base, parameter) for parameter in parameters]
-        inputs = list(base.inputs)
-
-        def displaced(displacement: Array) -> float:
-            start = 0
-            for (positions, values), unit in zip(moves, units, strict=True):
-                size, shape = values[0].size, values[0].shape
-                change = unit * displacement[start : start + size].reshape(shape)
-                for position, value in zip(positions, values, strict=True):
-                    inputs[position] = tf.constant(value + change)
-                start += size
-            return self.loss(parameters[0].loss, inputs)
-
-        return displaced
-
-    def entries(self, base: Base, parameter: Parameter, limit: int) -> Entries | None:
-        """The loss of a parameter's tape where single entries of it are perturbed, many at once.
-
-        Args:
-            base: the point.
-            parameter: the parameter.
-            limit: the memory that may be used, in bytes.
-
-        Returns:
-            The loss; None where it can only be had one by one.
-        """
-        fed = self._fed([parameter.loss])
-        if parameter not in self._perturbed:
-            part = LossPart(
-                self._excerpts,
-                [self._feeds[position] for position in fed],
-                [self._feeds[position].name for position in parameter.inputs],
-                self._outputs["losses"][parameter.loss].name,
-            )
-            self._perturbed[parameter] = perturbed_entries(part)
-        perturbed = self._perturbed[parameter]
-        if perturbed is None:
+        if loss >= self.steps:
             return None
-        around = perturbed.at([base.inputs[position] for position in fed], limit)
-
-        def losses(index: Indices, change: Array) -> Array:
-            self.evaluations += len(index)
-            try:
-                return around.losses(index, change)
-            except tf.errors.OpError:
-                return np.full(len(index), math.nan)
-
-        return replace(around, losses=losses)
+        positions = self._fed([loss])
+        feeds = [self._feeds[position] for position in positions]
+        return LossPart(self._excerpts, feeds, positions, self._outputs["losses"][loss].name)
 
     @cached_property
     def _excerpts(self) -> Excerpts:

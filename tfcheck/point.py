@@ -106,7 +106,7 @@ def as_floats(value: Any) -> Array:
     array = np.asarray(value)
     if np.iscomplexobj(array):
         return np.full(array.shape, math.nan)
-    return array.astype(np.float64)
+    return array.astype(np.float64, copy=False)
 
 
 def spread(call: TapeCall, found: Sequence[tf.Tensor]) -> list[Array | None]:

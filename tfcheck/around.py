@@ -1,0 +1,207 @@
+"""The losses of an objective around a point: along lines, and where single entries are perturbed.
+
+The graphs for that are built once, at first use, and serve at every later point. Where none can be
+built, the loss is evaluated place by place instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from tfcheck.directions import Array
+from tfcheck.entries import Entries, Indices, PerturbedEntries, perturbed_entries
+from tfcheck.graph_functions import LossPart
+from tfcheck.lines import Direction, Factors, Lines, Values, factors_of
+from tfcheck.point import Base, Parameter, as_floats
+
+if TYPE_CHECKING:
+    from tfcheck.objective import Objective
+
+MANY = 32
+"""With more variables than this, directions in kernels are products: kernels need not be moved."""
+
+_LARGE = 2**20
+"""With more entries than this, even one check gains by moving them in the graph."""
+
+_STAGES = 4
+"""So many parts of a network have lines of their own, which begin where the part does."""
+
+
+class Around:
+    """The losses of one objective around any of its points.
+
+    Args:
+        objective: the objective.
+        once: whether it is examined at one point only, so that graphs for lines are built only
+            where moving variables costs more than that. Defaults to False.
+    """
+
+    def __init__(self, objective: Objective, *, once: bool = False) -> None:
+        self._objective = objective
+        self._once = once
+        self._lines: dict[tuple[int, int], Lines | None] = {}
+        self._perturbed: dict[Parameter, PerturbedEntries | None] = {}
+
+    def line(self, base: Base, directions: Mapping[Parameter, Direction]) -> Values:
+        """A loss along a line.
+
+        Args:
+            base: the point where the line is at 0.
+            directions: for the parameters that move, all of one loss, where to.
+        """
+        (loss,) = {parameter.loss for parameter in directions}
+        plain = self._place_by_place(base, directions)
+        part = self._objective.part_of(loss)
+        if part is None:
+            return plain
+        members = self._members(loss)
+        if not self._worthwhile(members):
+            return plain
+        first = min(members.index(parameter) for parameter in directions)
+        begin = self._begin(first, len(members))
+        lines = self._lines_from(loss, begin, part)
+        if lines is None or not _fits(lines, members[begin:], directions):
+            return plain
+        moves = {members.index(p) - begin: direction for p, direction in directions.items()}
+        values = lines.at([base.inputs[position] for position in part.positions], moves)
+
+        def at(places: Sequence[float]) -> Array:
+            self._objective.evaluations += len(places)
+            try:
+                return values(places)
+            except tf.errors.OpError:  # one of the places is refused, and all others with it
+                self._objective.evaluations -= len(places)
+                return plain(places)
+
+        return at
+
+    def drawn(
+        self, rng: np.random.Generator, moves: Iterable[tuple[Parameter, float]]
+    ) -> dict[Parameter, Direction]:
+        """A random direction in many parameters of one loss.
+
+        Args:
+            rng: draws it.
+            moves: the parameters, and the standard deviation of their entries' moves.
+        """
+        directions: dict[Parameter, Direction] = {}
+        for parameter, unit in moves:
+            shape = tuple(parameter.variable.shape)
+            transposed = self._kernels(parameter.loss).get(parameter)
+            if transposed is None:
+                directions[parameter] = unit * rng.standard_normal(shape)
+            else:
+                inner, outer = factors_of(shape, transposed=transposed)
+                directions[parameter] = Factors(
+                    unit * rng.standard_normal(inner), rng.standard_normal(outer), transposed
+                )
+        return directions
+
+    def entries(self, base: Base, parameter: Parameter, limit: int) -> Entries | None:
+        """The loss of a parameter's tape where single entries of it are perturbed, many at once.
+
+        Args:
+            base: the point.
+            parameter: the parameter.
+            limit: the memory that may be used, in bytes.
+
+        Returns:
+            The loss; None where it can only be had one by one.
+        """
+        part = self._objective.part_of(parameter.loss)
+        if part is None:
+            return None
+        if parameter not in self._perturbed:
+            self._perturbed[parameter] = perturbed_entries(part, self._names(part, parameter))
+        perturbed = self._perturbed[parameter]
+        if perturbed is None:
+            return None
+        around = perturbed.at([base.inputs[position] for position in part.positions], limit)
+
+        def losses(index: Indices, change: Array) -> Array:
+            self._objective.evaluations += len(index)
+            try:
+                return around.losses(index, change)
+            except tf.errors.OpError:
+                return np.full(len(index), math.nan)
+
+        return replace(around, losses=losses)
+
+    def _members(self, loss: int) -> list[Parameter]:
+        return [p for p in self._objective.parameters if p.loss == loss and p.inputs]
+
+    @staticmethod
+    def _begin(first: int, count: int) -> int:
+        """The first of the variables that may move on a line which moves one and later ones."""
+        size = max(1, math.ceil(count / _STAGES))
+        return 0 if count > MANY else first // size * size
+
+    def _worthwhile(self, members: Sequence[Parameter]) -> bool:
+        """Whether building graphs for lines pays."""
+        if not self._once or len(members) > MANY:
+            return True
+        return sum(math.prod(member.variable.shape) for member in members) > _LARGE
+
+    def _kernels(self, loss: int) -> dict[Parameter, bool]:
+        """The parameters whose directions are products, and whether they are transposed."""
+        members, part = self._members(loss), self._objective.part_of(loss)
+        if part is None or len(members) <= MANY or not self._worthwhile(members):
+            return {}
+        lines = self._lines_from(loss, 0, part)
+        return {} if lines is None else {members[n]: t for n, t in lines.kernels.items()}
+
+    def _lines_from(self, loss: int, begin: int, part: LossPart) -> Lines | None:
+        if (loss, begin) not in self._lines:
+            members = self._members(loss)
+            movable = [self._names(part, parameter) for parameter in members[begin:]]
+            many = len(members) > MANY
+            self._lines[loss, begin] = None
+            with contextlib.suppress(ValueError, TypeError, KeyError, tf.errors.OpError):
+                self._lines[loss, begin] = Lines(part, movable, factored=many)
+        return self._lines[loss, begin]
+
+    @staticmethod
+    def _names(part: LossPart, parameter: Parameter) -> list[str]:
+        feeds = dict(zip(part.positions, part.feeds, strict=True))
+        return [feeds[position].name for position in parameter.inputs]
+
+    def _place_by_place(self, base: Base, directions: Mapping[Parameter, Direction]) -> Values:
+        (loss,) = {parameter.loss for parameter in directions}
+        inputs = list(base.inputs)
+
+        def at(places: Sequence[float]) -> Array:
+            moved = [
+                (position, as_floats(base.inputs[position]), _dense(direction))
+                for parameter, direction in directions.items()
+                for position in parameter.inputs
+            ]
+            found = []
+            for place in places:
+                for position, value, direction in moved:
+                    inputs[position] = tf.constant(value + place * direction)
+                found.append(self._objective.loss(loss, inputs))
+            return np.array(found)
+
+        return at
+
+
+def _dense(direction: Direction) -> Array:
+    return direction.dense() if isinstance(direction, Factors) else direction
+
+
+def _fits(
+    lines: Lines, movable: Sequence[Parameter], directions: Mapping[Parameter, Direction]
+) -> bool:
+    """Whether exactly those directions are products that have to be."""
+    return all(
+        isinstance(directions[parameter], Factors) == (number in lines.kernels)
+        for number, parameter in enumerate(movable)
+        if parameter in directions
+    )
