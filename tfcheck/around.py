@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from tfcheck.directions import Array
+from tfcheck.directions import Array, gaussian
 from tfcheck.entries import Entries, Indices, PerturbedEntries, perturbed_entries
 from tfcheck.graph_functions import LossPart
 from tfcheck.lines import Direction, Factors, Lines, Values, factors_of
@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from tfcheck.objective import Objective
 
 MANY = 32
-"""With more variables than this, directions in kernels are products: kernels need not be moved."""
+"""With more variables than this, directions in all kernels are products, so that none is moved."""
 
 _LARGE = 2**20
-"""With more entries than this, even one check gains by moving them in the graph."""
+"""With more entries than this a kernel is not moved either, and even one check gains by that."""
+
+_FEW = 64
+"""So few entries are perturbed one by one before a graph for all of them is built."""
 
 _STAGES = 4
 """So many parts of a network have lines of their own, which begin where the part does."""
@@ -94,9 +97,9 @@ class Around:
         directions: dict[Parameter, Direction] = {}
         for parameter, unit in moves:
             shape = tuple(parameter.variable.shape)
-            transposed = self._kernels(parameter.loss).get(parameter)
+            transposed = self._transposed(parameter)
             if transposed is None:
-                directions[parameter] = unit * rng.standard_normal(shape)
+                directions[parameter] = gaussian(rng, shape, unit)
             else:
                 inner, outer = factors_of(shape, transposed=transposed)
                 directions[parameter] = Factors(
@@ -116,7 +119,7 @@ class Around:
             The loss; None where it can only be had one by one.
         """
         part = self._objective.part_of(parameter.loss)
-        if part is None:
+        if part is None or (self._once and _entries(parameter) <= _FEW):
             return None
         if parameter not in self._perturbed:
             self._perturbed[parameter] = perturbed_entries(part, self._names(part, parameter))
@@ -139,7 +142,7 @@ class Around:
 
     @staticmethod
     def _begin(first: int, count: int) -> int:
-        """The first of the variables that may move on a line which moves one and later ones."""
+        """The first of the variables that may move where one does and any later ones."""
         size = max(1, math.ceil(count / _STAGES))
         return 0 if count > MANY else first // size * size
 
@@ -147,24 +150,26 @@ class Around:
         """Whether building graphs for lines pays."""
         if not self._once or len(members) > MANY:
             return True
-        return sum(math.prod(member.variable.shape) for member in members) > _LARGE
+        return sum(map(_entries, members)) > _LARGE
 
-    def _kernels(self, loss: int) -> dict[Parameter, bool]:
-        """The parameters whose directions are products, and whether they are transposed."""
-        members, part = self._members(loss), self._objective.part_of(loss)
-        if part is None or len(members) <= MANY or not self._worthwhile(members):
-            return {}
-        lines = self._lines_from(loss, 0, part)
-        return {} if lines is None else {members[n]: t for n, t in lines.kernels.items()}
+    def _transposed(self, parameter: Parameter) -> bool | None:
+        """Whether a kernel whose directions are products is transposed; None for what is none."""
+        members, part = self._members(parameter.loss), self._objective.part_of(parameter.loss)
+        if part is None or not self._worthwhile(members) or not _as_product(parameter, members):
+            return None
+        number = members.index(parameter)
+        begin = self._begin(number, len(members))
+        lines = self._lines_from(parameter.loss, begin, part)
+        return None if lines is None else lines.kernels.get(number - begin)
 
     def _lines_from(self, loss: int, begin: int, part: LossPart) -> Lines | None:
         if (loss, begin) not in self._lines:
             members = self._members(loss)
             movable = [self._names(part, parameter) for parameter in members[begin:]]
-            many = len(members) > MANY
+            products = [n for n, p in enumerate(members[begin:]) if _as_product(p, members)]
             self._lines[loss, begin] = None
             with contextlib.suppress(ValueError, TypeError, KeyError, tf.errors.OpError):
-                self._lines[loss, begin] = Lines(part, movable, factored=many)
+                self._lines[loss, begin] = Lines(part, movable, products)
         return self._lines[loss, begin]
 
     @staticmethod
@@ -190,6 +195,15 @@ class Around:
             return np.array(found)
 
         return at
+
+
+def _entries(parameter: Parameter) -> int:
+    return math.prod(parameter.variable.shape)
+
+
+def _as_product(parameter: Parameter, members: Sequence[Parameter]) -> bool:
+    """Whether directions in a parameter are products, if it is a kernel."""
+    return len(members) > MANY or _entries(parameter) > _LARGE
 
 
 def _dense(direction: Direction) -> Array:

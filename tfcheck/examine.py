@@ -333,11 +333,14 @@ class Examination:
         return _PARITY[lowest] * self._natural[loss] + from_variables
 
     def _target(self, parameter: Parameter, gradient: Any, base: Base, loudest: float) -> Target:
+        value = self.objective.value(base, parameter)
+        around, scale = self.objective.around, scale_of(value)
         return Target(
             path=parameter.path,
             displaced=self.objective.along(base, parameter),
-            values_along=lambda direction: self.objective.around.line(base, {parameter: direction}),
-            value=self.objective.value(base, parameter),
+            draw=lambda rng: around.drawn(rng, [(parameter, scale)])[parameter],
+            values_along=lambda direction: around.line(base, {parameter: direction}),
+            value=value,
             gradient=gradient,
             at_zero=base.losses[parameter.loss],
             resolution=self.settings.thresholds.okay / 30,
@@ -347,6 +350,7 @@ class Examination:
             tape_rounding=self._tape_rounding,
             bits=self.objective.bits,
             start=self.objective.first_step,
+            unit=scale,
         )
 
     def examine_one(

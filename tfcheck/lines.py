@@ -8,7 +8,7 @@ is exact and costs next to nothing where moving a large kernel costs more than t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -58,7 +58,8 @@ class Lines:
     Args:
         part: the loss.
         movable: for each variable that may move the names of those feeds that hold it.
-        factored: whether directions in kernels may be factors. Defaults to False.
+        factored: the variables, by position, whose directions are to be factors where they are
+            kernels. Defaults to none.
 
     Attributes:
         kernels: for the variables, by position, whose directions must be factors, whether the
@@ -66,27 +67,26 @@ class Lines:
     """
 
     def __init__(
-        self, part: LossPart, movable: Sequence[Sequence[str]], *, factored: bool = False
+        self, part: LossPart, movable: Sequence[Sequence[str]], factored: Collection[int] = ()
     ) -> None:
         source, loss = part.source, part.loss
         names = [feed.name for feed in part.feeds]
         self._shapes = {feed.name: feed.shape for feed in part.feeds}
         self._movable = movable
         self.kernels: dict[int, bool] = {}
-        if factored:
-            source = self._factor(source, names, loss)
+        beside = self._factor(source, names, loss, factored) if factored else source
 
         def along(
             places: tf.Tensor, moves: tf.Tensor, directions: list[Any], point: list[tf.Tensor]
         ) -> tf.Tensor:
             given = dict(zip(names, point, strict=True))
-            fixed = given if factored else self._fixed(source, given, loss)
+            fixed = self._fixed(source, given, loss)
 
             def at(place: tf.Tensor) -> tf.Tensor:
                 inside = {name: tf.identity(tensor) for name, tensor in fixed.items()}
                 for number in range(len(movable)):
                     inside |= self._moved(number, given, place, moves, directions)
-                return source.imported(inside, [loss], "line")[0]
+                return beside.imported(inside, [loss], "line")[0]
 
             return tf.map_fn(at, places, fn_output_signature=tf.float64, parallel_iterations=1)
 
@@ -159,19 +159,22 @@ class Lines:
         if number in self.kernels:
             (name,), (inner, outer) = held_by, direction
             # An import does not capture what is outside of the loop; other operations do.
-            return {_inner(name): tf.identity(inner), _outer(name): place * outer}
-        still = [given[name] for name in held_by]
+            still = tf.identity(given[name])
+            return {name: still, _inner(name): tf.identity(inner), _outer(name): place * outer}
+        before = [given[name] for name in held_by]
 
         def there() -> list[tf.Tensor]:
-            return [tensor + place * direction for tensor in still]
+            return [tensor + place * direction for tensor in before]
 
         always = len(self._movable) == 1
-        moved = there() if always else tf.cond(moves[number], there, lambda: still)
-        for tensor, before in zip(moved, still, strict=True):
-            tensor.set_shape(before.shape)
+        moved = there() if always else tf.cond(moves[number], there, lambda: before)
+        for tensor, still in zip(moved, before, strict=True):
+            tensor.set_shape(still.shape)
         return dict(zip(held_by, moved, strict=True))
 
-    def _factor(self, source: Excerpts, names: Sequence[str], loss: str) -> Excerpts:
+    def _factor(
+        self, source: Excerpts, names: Sequence[str], loss: str, among: Collection[int]
+    ) -> Excerpts:
         """The graph with thin products beside those of kernels."""
         users: dict[str, list[tuple[Any, str]]] = {}
         same: dict[str, str] = {}
@@ -183,7 +186,8 @@ class Lines:
             for ref in refs:
                 users.setdefault(same.get(ref, ref), []).append((node, ref))
         new: list[Any] = []
-        for number, held_by in enumerate(self._movable):
+        for number in among:
+            held_by = self._movable[number]
             name = held_by[0]
             uses = users.get(name, [])
             layouts = {_layout(node, ref) for node, ref in uses}

@@ -23,7 +23,7 @@ from tfcheck.differences import (
 )
 from tfcheck.directions import Array, dot, gaussian, generator, representable, scale_of
 from tfcheck.entries import Entries, one_by_one
-from tfcheck.lines import Values
+from tfcheck.lines import Direction, Factors, Values
 
 Displaced = Callable[[Array], float]
 """The loss as a function of a variable's displacement."""
@@ -148,6 +148,7 @@ class Target:
         tape_rounding: the same, relative to the size a loss has far from here.
         bits: how many bits of the variable are kept where the loss is evaluated.
         unit: size of a natural change, where it is not the root mean square of `value`.
+        draw: draws a random direction; None for Gaussian ones.
         values_along: the loss along a direction, at several places at once; None for one by one.
         entries: the loss where single entries are perturbed, many at once; None for one by one.
     """
@@ -165,7 +166,8 @@ class Target:
     bits: int = 53
     start: float | None = None
     unit: float | None = None
-    values_along: Callable[[Array], Values] | None = None
+    draw: Callable[[np.random.Generator], Direction] | None = None
+    values_along: Callable[[Direction], Values] | None = None
     entries: Entries | None = None
 
     @property
@@ -186,10 +188,15 @@ class Target:
 
     def drawn(self, rng: np.random.Generator) -> Any:
         """A random direction."""
+        if self.draw is not None:
+            return self.draw(rng)
         return gaussian(rng, self.value.shape, self.scale)
 
     def along(self, direction: Any, smallest_step: float) -> tuple[float, Along]:
         """The tape's slope along a direction, and the loss, where `smallest_step` is exact."""
+        if isinstance(direction, Factors) and self.values_along is not None:
+            analytic = 0.0 if self.gradient is None else direction.slope(self.gradient)
+            return analytic, Along(self.values_along(direction))
         exact = representable(direction, self.value, smallest_step, self.bits)
         analytic = 0.0 if self.gradient is None else dot(exact, self.gradient)
         if self.values_along is not None:
@@ -305,7 +312,7 @@ def measure_more(target: Target, step: float, seed: int) -> list[Line]:
     rng = generator(seed, target.path, "more")
     lines = []
     for _ in range(_MANY):
-        direction = gaussian(rng, target.value.shape, target.scale)
+        direction = target.drawn(rng)
         analytic, slope = target.slope_at(direction, step)
         lines.append(Line(analytic, slope, abs(slope.value - analytic), slope.smooth))
     return lines
