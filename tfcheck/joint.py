@@ -18,7 +18,7 @@ import numpy as np
 from tfcheck.around import MANY
 from tfcheck.differences import Along
 from tfcheck.directions import Array, dot, representable
-from tfcheck.lines import Direction, Factors
+from tfcheck.lines import Direction, Factors, slope_along
 from tfcheck.measure import Measurement, Target, measure_directions
 from tfcheck.objective import Objective
 from tfcheck.point import Base, Parameter
@@ -217,12 +217,10 @@ class _Together(Target):
         analytic = []
         for member, _ in self.members:
             move = direction[member.parameter]
-            if isinstance(move, Factors):
-                analytic.append(move.slope(member.gradient))
-            else:
+            if not isinstance(move, Factors):
                 value = self.objective.value(self.base, member.parameter)
                 move = representable(move, value, smallest_step, self.bits)
-                analytic.append(dot(move, member.gradient))
+            analytic.append(slope_along(move, member.gradient))
             exact[member.parameter] = move
         return math.fsum(analytic), Along(self.objective.around.line(self.base, exact))
 

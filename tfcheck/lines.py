@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from tfcheck.directions import Array
+from tfcheck.directions import Array, dot
 from tfcheck.graph_functions import Excerpts, LossPart, operations_between
 from tfcheck.nodes import canonical
 
@@ -50,6 +50,13 @@ class Factors:
 
 
 Direction: TypeAlias = "Array | Factors"
+
+
+def slope_along(direction: Direction, gradient: Array) -> float:
+    """The product of a direction with a gradient."""
+    if isinstance(direction, Factors):
+        return direction.slope(gradient)
+    return dot(direction, gradient)
 
 
 class Lines:

@@ -23,7 +23,7 @@ from tfcheck.differences import (
 )
 from tfcheck.directions import Array, dot, gaussian, generator, representable, scale_of
 from tfcheck.entries import Entries, one_by_one
-from tfcheck.lines import Direction, Factors, Values
+from tfcheck.lines import Direction, Factors, Values, slope_along
 
 Displaced = Callable[[Array], float]
 """The loss as a function of a variable's displacement."""
@@ -195,7 +195,7 @@ class Target:
     def along(self, direction: Any, smallest_step: float) -> tuple[float, Along]:
         """The tape's slope along a direction, and the loss, where `smallest_step` is exact."""
         if isinstance(direction, Factors) and self.values_along is not None:
-            analytic = 0.0 if self.gradient is None else direction.slope(self.gradient)
+            analytic = 0.0 if self.gradient is None else slope_along(direction, self.gradient)
             return analytic, Along(self.values_along(direction))
         exact = representable(direction, self.value, smallest_step, self.bits)
         analytic = 0.0 if self.gradient is None else dot(exact, self.gradient)
