@@ -671,6 +671,9 @@ def _outranks(new: Finding, old: Finding) -> bool:
     return bool(np.nan_to_num(new.report.score) > np.nan_to_num(old.report.score))
 
 
+_TOLD_EVERY = 64
+
+
 class _Meter:
     """Progress through the entries of one variable, told on every few dozen."""
 
@@ -685,8 +688,8 @@ class _Meter:
     def advance(self, count: int) -> None:
         """Note that `count` more entries are done."""
         if self._counting:
-            self._done += count
-            if self._done % 64 == 0:
+            before, self._done = self._done, self._done + count
+            if before // _TOLD_EVERY < self._done // _TOLD_EVERY:
                 self._tell()
 
     def _tell(self) -> None:
