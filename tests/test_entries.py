@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 from tfcheck.batch import first_batch
-from tfcheck.check import GradientChecker
+from tfcheck.check import GradientChecker, check_gradients
 from tfcheck.directions import scale_of
 from tfcheck.objective import Objective
 from tfcheck.point import Base
@@ -244,3 +244,47 @@ def test_entries_of_an_embedding() -> None:
         ]
     )
     assert_same(*at(model, np.array([[0, 1, 1, 4], [4, 4, 2, 0]], "int32")))
+
+
+def test_less_memory_means_fewer_entries_at_once() -> None:
+    """The limit bounds how many entries are perturbed at once, down to a single one."""
+    objective, base = at(MODELS["convolutions"][0](), rng.standard_normal((3, 9, 8, 3)))
+    parameter = objective.parameters[0]
+    counts = []
+    for limit in (2**30, 2**20, 2**10):
+        entries = objective.around.entries(base, parameter, limit)
+        assert entries is not None
+        counts.append(entries.at_once)
+    assert counts[0] > counts[1] > counts[2] == 1
+
+
+def test_progress_is_told_within_a_variable() -> None:
+    """A sweep over every entry says how far it is while it is in the middle of a variable."""
+    told: list[tuple[str, int, int]] = []
+    model = sequential((40,), layers.Dense(30, "tanh"))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    batch = first_batch(rng.standard_normal((2048, 40)), rng.integers(0, 3, 2048))
+    checker = GradientChecker(model, Settings(method="full"))
+    checker.check(batch, progress=lambda what, done, total: told.append((what, done, total)))
+    steps = [(done, total) for what, done, total in told if what.endswith("kernel")]
+    assert steps == sorted(steps)
+    assert sum(0 < done < 1200 and total == 1323 for done, total in steps) > 2
+
+
+def test_a_full_check_agrees_with_one_along_directions() -> None:
+    """Both methods pass a right model, and both name a wrong kernel."""
+
+    @tf.custom_gradient
+    def wrong(x: Any) -> Any:
+        return tf.tanh(x), lambda upstream: 1.01 * upstream * (1 - tf.tanh(x) ** 2)
+
+    for activation, verdict in (("tanh", "pass"), (wrong, "fail")):
+        model = sequential((6, 6, 2), layers.Conv2D(3, 3, activation=activation))
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        x, y = rng.standard_normal((3, 6, 6, 2)), rng.integers(0, 3, 3)
+        full = check_gradients(model, x, y, method="full")
+        plain = check_gradients(model, x, y)
+        assert full.verdict == plain.verdict == verdict
+        for one, other in zip(full.variables, plain.variables, strict=True):
+            assert one.verdict == other.verdict
+            assert one.score == pytest.approx(other.score, rel=3, abs=1e-7)

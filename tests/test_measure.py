@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfcheck import Verdict, check_gradients
+from tfcheck.entries import Entries, Indices, one_by_one
 from tfcheck.joint import JOINT_FROM
 from tfcheck.localise import suspicious_entries, wrong_entries
 from tfcheck.measure import (
@@ -201,6 +203,53 @@ def test_every_entry_gives_the_exact_score(epsilon: float | None) -> None:
     assert measurement.numerical_norm == pytest.approx(true, rel=1e-4)
     assert measurement.analytic_norm == pytest.approx(target.norm)
     assert measurement.lines
+
+
+def at_once(target: Target, spoil: Callable[[Array, Array], Array]) -> tuple[Target, list[int]]:
+    """The target with a way to perturb several entries at once, and how many it was asked for."""
+    plain = one_by_one(target.displaced, target.value.shape).losses
+    asked: list[int] = []
+
+    def losses(index: Indices, change: Array) -> Array:
+        asked.append(len(index))
+        return spoil(plain(index, change), change)
+
+    return replace(target, entries=Entries(losses, 8)), asked
+
+
+def test_entries_at_once_measure_the_same() -> None:
+    """Chunks of entries, the last of them shorter, give what a sweep one by one gives."""
+    error = np.zeros((5, 5))
+    error[2, 3] = 0.5
+    target, asked = at_once(target_of((5, 5), error), lambda losses, _: losses)
+    assert every_coordinate(target) == every_coordinate(target_of((5, 5), error))
+    assert asked[-7:] == [8, 8, 8, 8, 8, 8, 2]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda losses, change: losses + 1e-3 * np.sign(change),  # another function
+        lambda losses, _: np.full(losses.size, losses[0]),  # one that ignores what is perturbed
+        lambda losses, _: np.full(losses.size, np.nan),  # one that refuses everything
+    ],
+)
+def test_entries_at_once_are_not_believed_where_they_are_wrong(spoil: Any) -> None:
+    """Where a trial shows another loss than one by one, the sweep is made one by one."""
+    target, asked = at_once(target_of((5, 5)), spoil)
+    assert every_coordinate(target) == every_coordinate(target_of((5, 5)))
+    assert len(asked) == 1
+
+
+def test_entries_that_are_refused_at_once_are_perturbed_one_by_one() -> None:
+    """A chunk with a point that an operation refuses costs no other entry its derivative."""
+
+    def refused(losses: Array, change: Array) -> Array:
+        return np.full(losses.size, np.nan) if abs(change[0]) < 0.01 else losses
+
+    target, asked = at_once(target_of((5, 5)), refused)
+    assert every_coordinate(target) == every_coordinate(target_of((5, 5)))
+    assert len(asked) == 8
 
 
 def test_a_single_entry() -> None:
