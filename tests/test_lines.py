@@ -14,7 +14,7 @@ from keras import layers
 import tfcheck.around
 from tfcheck.around import MANY
 from tfcheck.batch import first_batch
-from tfcheck.check import GradientChecker
+from tfcheck.check import GradientChecker, check_gradients
 from tfcheck.directions import generator, scale_of
 from tfcheck.lines import Direction, Factors, Lines
 from tfcheck.objective import Objective
@@ -182,3 +182,17 @@ def test_one_check_of_a_small_model_builds_no_graphs_for_lines(built: list[Lines
     values = objective.around.line(base, {parameter: np.ones(parameter.variable.shape)})
     assert np.all(np.isfinite(values(PLACES)))
     assert not built
+
+
+def test_scores_do_not_depend_on_how_keras_numbers_names() -> None:
+    """A model that is built a second time in one process gets other names, and the same scores."""
+    reports = []
+    for _ in range(2):
+        keras.utils.set_random_seed(1)
+        model = few()
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        x, y = np.random.default_rng(0).standard_normal((4, 6, 6, 2)), np.arange(4) % 3
+        reports.append(check_gradients(model, x, y))
+    first, second = ({v.path: v.score for v in report.variables} for report in reports)
+    assert first.keys() != second.keys()
+    assert list(first.values()) == list(second.values())

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfcheck.errors import TraceError, telling_line
-from tfcheck.graph_functions import callable_part, import_tensors, weighted_total
+from tfcheck.graph_functions import Excerpts, callable_part, import_tensors, weighted_total
 from tfcheck.internals import op_definition
 from tfcheck.listening import TapeCall
 from tfcheck.nodes import output_refs
@@ -107,8 +107,9 @@ class AsTrained:
                 ],
             }
 
-        self._whole = tf.compat.v1.wrap_function(imported, [])
-        self._outputs = self._whole.structured_outputs
+        whole = tf.compat.v1.wrap_function(imported, [])
+        self._graph, self._outputs = whole.graph, whole.structured_outputs
+        self._source = Excerpts(self._graph.as_graph_def())
         present = {node.name for node in pure.graph_def.node}
         self._inputs = [index for index, name in enumerate(names) if name in present]
         self._held = {ref: self._tensor(name) for ref, name in pure.drawn.items()}
@@ -121,7 +122,7 @@ class AsTrained:
         self._functions: dict[str, Callable[..., Any]] = {}
 
     def _tensor(self, name: str) -> tf.Tensor:
-        return self._whole.graph.as_graph_element(name)
+        return self._graph.as_graph_element(name)
 
     def at(self, values: Sequence[Any], drawn: Mapping[str, tf.Tensor]) -> Evaluated:
         """Evaluate at a point.
@@ -178,7 +179,7 @@ class AsTrained:
     ) -> Callable[..., Any]:
         if kind not in self._functions:
             self._functions[kind] = callable_part(
-                self._whole, feeds, fetches, jit_compile=jit_compile
+                self._source, feeds, fetches, jit_compile=jit_compile
             )
         return self._functions[kind]
 

@@ -14,9 +14,9 @@ _ZERO_SCALE = 0.1
 _SMALLEST_SCALE = 1e-8
 
 
-def generator(seed: int, path: str, purpose: str = "") -> np.random.Generator:
+def generator(seed: int, stream: str, purpose: str = "") -> np.random.Generator:
     """A random generator of its own for each variable, the same on every machine and run."""
-    return np.random.default_rng([seed, zlib.crc32(f"{path}|{purpose}".encode())])
+    return np.random.default_rng([seed, zlib.crc32(f"{stream}|{purpose}".encode())])
 
 
 def scale_of(value: Array) -> float:

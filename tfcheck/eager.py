@@ -104,7 +104,7 @@ class EagerObjective(Objective):
                     path = paths[id(source)]
                 else:
                     position, path = next(inputs), call.names[number]
-                parameters.append(Parameter(source, path, loss, (position,)))
+                parameters.append(Parameter(source, path, loss, (position,), number))
         self.parameters = tuple(parameters)
 
     def _float_inputs(self) -> list[int]:
@@ -201,7 +201,7 @@ class EagerObjective(Objective):
             if parameter.loss == loss:
                 (position,) = parameter.inputs
                 value = self.value(base, parameter)
-                rng = generator(seed, parameter.path, "nudge")
+                rng = generator(seed, parameter.stream, "nudge")
                 change = size * gaussian(rng, value.shape, scale_of(value))
                 inputs[position] = tf.constant(value + change)
         found = self._base(tuple(inputs), self._listen_at(inputs), self._weights)

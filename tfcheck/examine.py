@@ -336,7 +336,7 @@ class Examination:
         value = self.objective.value(base, parameter)
         around, scale = self.objective.around, scale_of(value)
         return Target(
-            path=parameter.path,
+            stream=parameter.stream,
             displaced=self.objective.along(base, parameter),
             draw=lambda rng: around.drawn(rng, [(parameter, scale)])[parameter],
             values_along=lambda direction: around.line(base, {parameter: direction}),

@@ -150,7 +150,7 @@ def measure_group(
         for weight, member in zip(weights, group, strict=True)
     ]
     target = _Together(
-        path=name,
+        stream=name,
         displaced=_never,
         value=np.zeros(0),
         gradient=None,

@@ -51,7 +51,7 @@ def wrong_entries(target: Target, most: int) -> list[int]:
         target: the variable.
         most: how many are looked for at most.
     """
-    rng = generator(0, target.path, "bisection")
+    rng = generator(0, target.stream, "bisection")
     direction = gaussian(rng, target.value.shape, target.scale).ravel()
     whole = _gap(target, direction, 0, direction.size)
     order = itertools.count()

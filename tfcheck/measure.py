@@ -134,7 +134,7 @@ class Target:
     """One variable at one point, ready to be measured.
 
     Attributes:
-        path: the variable's path, which seeds its random directions.
+        stream: seeds the random directions.
         displaced: the loss as a function of the variable's displacement.
         value: the variable's value.
         gradient: the tape's gradient, None where it gave none.
@@ -153,7 +153,7 @@ class Target:
         entries: the loss where single entries are perturbed, many at once; None for one by one.
     """
 
-    path: str
+    stream: str
     displaced: Displaced
     value: Array
     gradient: Array | None
@@ -290,9 +290,9 @@ def measure_directions(
         target: the variable.
         directions: number of directions.
         epsilon: a fixed absolute step along directions of unit scale; None to choose it.
-        seed: seeds the directions, with the variable's path.
+        seed: seeds the directions, with the target's stream.
     """
-    rng = generator(seed, target.path)
+    rng = generator(seed, target.stream)
     drawn = (target.drawn(rng) for _ in range(directions))
     if epsilon is not None:
         step = epsilon / target.scale
@@ -309,7 +309,7 @@ def measure_directions(
 
 def measure_more(target: Target, step: float, seed: int) -> list[Line]:
     """Lines along many more directions, all at one step, for what only many of them can tell."""
-    rng = generator(seed, target.path, "more")
+    rng = generator(seed, target.stream, "more")
     lines = []
     for _ in range(_MANY):
         direction = target.drawn(rng)
@@ -467,7 +467,7 @@ def measure_coordinate(target: Target, index: tuple[int, ...]) -> Line:
 
 def depends(target: Target, seed: int) -> bool:
     """Whether the loss changes at all when the variable moves far along a random direction."""
-    rng = generator(seed, target.path, "dependence")
+    rng = generator(seed, target.stream, "dependence")
     direction = gaussian(rng, target.value.shape, target.scale)
     return any(
         target.displaced(sign * step * direction) != target.at_zero
@@ -481,7 +481,7 @@ def only_jumps(target: Target, seed: int) -> bool:
 
     A unit that is switched off, such as a ReLU's, has no slope here either, but some elsewhere.
     """
-    rng = generator(seed, target.path, "dependence")
+    rng = generator(seed, target.stream, "dependence")
     direction = gaussian(rng, target.value.shape, target.scale)
     changed = [
         t

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from typing import Any
 
 import keras
@@ -213,13 +212,12 @@ class Objective:
                 ],
             }
 
-        self._whole = tf.compat.v1.wrap_function(imported, [])
-        self._outputs = self._whole.structured_outputs
-        feeds = [
-            self._whole.graph.as_graph_element(f"{self._names[index]}:0") for index in self._inputs
-        ]
+        whole = tf.compat.v1.wrap_function(imported, [])
+        self._source = Excerpts(whole.graph.as_graph_def())
+        self._outputs = whole.structured_outputs
+        feeds = [whole.graph.as_graph_element(f"{self._names[index]}:0") for index in self._inputs]
         self._feeds = [*feeds, *self._outputs["held"]]
-        self._at_base = callable_part(self._whole, feeds, self._outputs)
+        self._at_base = callable_part(self._source, feeds, self._outputs)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
         self._uncut: Callable[..., Any] | None = None
         held = {
@@ -264,7 +262,7 @@ class Objective:
     def _part(self, fetches: Any, losses: Sequence[int]) -> Callable[..., Any]:
         """What belongs to some losses, as a function of the inputs."""
         fed = self._fed(losses)
-        function = callable_part(self._whole, [self._feeds[position] for position in fed], fetches)
+        function = callable_part(self._source, [self._feeds[position] for position in fed], fetches)
         return lambda inputs: function(*(inputs[position] for position in fed))
 
     def _fed(self, losses: Sequence[int]) -> list[int]:
@@ -319,7 +317,7 @@ class Objective:
                 if not is_variable(source):
                     position = self._position_of_tensor[source.name]
                     path = call.names[number] if call.names else source.name
-                    parameters.append(Parameter(source, path, loss, (position,)))
+                    parameters.append(Parameter(source, path, loss, (position,), number))
                     continue
                 name = placeholder_of.get(id(live_variable(source).handle), "")
                 inputs = [position_of[name]] if name in position_of else []
@@ -328,7 +326,7 @@ class Objective:
                     for cut, position in zip(self._cuts, self._position_of_cut, strict=True)
                     if cut.variable == name
                 ]
-                parameters.append(Parameter(source, paths[id(source)], loss, tuple(inputs)))
+                parameters.append(Parameter(source, paths[id(source)], loss, tuple(inputs), number))
         self.parameters = tuple(parameters)
 
     def _in_series(self, variables: Iterable[Any]) -> tuple[Any, ...]:
@@ -515,7 +513,7 @@ class Objective:
             failure = error
         forward = {name: self._outputs[name] for name in ("losses", "held", "scales")}
         try:
-            found = callable_part(self._whole, self._feeds[: len(inputs)], forward)(*inputs)
+            found = callable_part(self._source, self._feeds[: len(inputs)], forward)(*inputs)
         except tf.errors.OpError as error:
             kind = BatchError if isinstance(error, tf.errors.InvalidArgumentError) else TraceError
             raise kind(
@@ -545,7 +543,7 @@ class Objective:
                 continue
             value = as_floats(base.inputs[parameter.inputs[0]])
             change = size * gaussian(
-                generator(seed, parameter.path, "nudge"), value.shape, scale_of(value)
+                generator(seed, parameter.stream, "nudge"), value.shape, scale_of(value)
             )
             for position in parameter.inputs:
                 inputs[position] = tf.constant(as_floats(base.inputs[position]) + change)
@@ -589,7 +587,7 @@ class Objective:
         if self._uncut is None:
             losses = self._outputs["losses"][: self.steps]
             feeds = self._feeds[: len(self._inputs)]
-            self._uncut = callable_part(self._whole, feeds, losses)
+            self._uncut = callable_part(self._source, feeds, losses)
         try:
             return float(self._uncut(*inputs[: len(self._inputs)])[index])
         except tf.errors.OpError:
@@ -633,11 +631,7 @@ class Objective:
             return None
         positions = self._fed([loss])
         feeds = [self._feeds[position] for position in positions]
-        return LossPart(self._excerpts, feeds, positions, self._outputs["losses"][loss].name)
-
-    @cached_property
-    def _excerpts(self) -> Excerpts:
-        return Excerpts(self._whole.graph.as_graph_def())
+        return LossPart(self._source, feeds, positions, self._outputs["losses"][loss].name)
 
     @staticmethod
     def along_inputs(base: Base, parameter: Parameter) -> tuple[tuple[int, ...], list[Array]]:

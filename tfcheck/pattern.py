@@ -36,7 +36,7 @@ def pattern_of(target: Target, step: float, others: Mapping[str, Array]) -> str:
         return ""
     if not np.any(gradient):
         return "The tape's gradient is zero throughout."
-    rng = generator(0, target.path, "pattern")
+    rng = generator(0, target.stream, "pattern")
     directions = [gaussian(rng, target.value.shape, target.scale) for _ in range(_DIRECTIONS)]
     numerical = np.array(
         [

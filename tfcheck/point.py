@@ -31,12 +31,22 @@ class Parameter:
         loss: index of the loss it is differentiated for.
         inputs: indices of the inputs that hold its value: the value itself, then any value
             assigned to it within the step. Empty where the step never reads it.
+        number: its position among those of its loss.
     """
 
     variable: Any
     path: str
     loss: int
     inputs: tuple[int, ...]
+    number: int = 0
+
+    @property
+    def stream(self) -> str:
+        """What seeds the random numbers that are drawn for it.
+
+        Its path would not do: Keras numbers the names of layers through all models of a process.
+        """
+        return f"{self.loss}.{self.number}"
 
     @property
     def within(self) -> bool:
