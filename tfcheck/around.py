@@ -49,6 +49,7 @@ class Around:
     def __init__(self, objective: Objective, *, once: bool = False) -> None:
         self._objective = objective
         self._once = once
+        self._known: dict[int, list[Parameter]] = {}
         self._lines: dict[tuple[int, int], Lines | None] = {}
         self._perturbed: dict[Parameter, PerturbedEntries | None] = {}
 
@@ -64,12 +65,13 @@ class Around:
         part = self._objective.part_of(loss)
         if part is None:
             return plain
-        members = self._members(loss)
-        if not self._worthwhile(members):
+        members = self._members(part)
+        directions = {p: direction for p, direction in directions.items() if p in members}
+        if not directions or not self._worthwhile(members):
             return plain
         first = min(members.index(parameter) for parameter in directions)
         begin = self._begin(first, len(members))
-        lines = self._lines_from(loss, begin, part)
+        lines = self._lines_from(begin, part)
         if lines is None or not _fits(lines, members[begin:], directions):
             return plain
         moves = {members.index(p) - begin: direction for p, direction in directions.items()}
@@ -119,7 +121,9 @@ class Around:
             The loss; None where it can only be had one by one.
         """
         part = self._objective.part_of(parameter.loss)
-        if part is None or (self._once and _entries(parameter) <= _FEW):
+        if part is None or parameter not in self._members(part):
+            return None
+        if self._once and _entries(parameter) <= _FEW:
             return None
         if parameter not in self._perturbed:
             self._perturbed[parameter] = perturbed_entries(part, self._names(part, parameter))
@@ -137,8 +141,16 @@ class Around:
 
         return replace(around, losses=losses)
 
-    def _members(self, loss: int) -> list[Parameter]:
-        return [p for p in self._objective.parameters if p.loss == loss and p.inputs]
+    def _members(self, part: LossPart) -> list[Parameter]:
+        """The parameters that a loss is differentiated for and depends on."""
+        if part.number not in self._known:
+            positions = set(part.positions)
+            self._known[part.number] = [
+                parameter
+                for parameter in self._objective.parameters
+                if parameter.loss == part.number and not positions.isdisjoint(parameter.inputs)
+            ]
+        return self._known[part.number]
 
     @staticmethod
     def _begin(first: int, count: int) -> int:
@@ -154,17 +166,21 @@ class Around:
 
     def _transposed(self, parameter: Parameter) -> bool | None:
         """Whether a kernel whose directions are products is transposed; None for what is none."""
-        members, part = self._members(parameter.loss), self._objective.part_of(parameter.loss)
-        if part is None or not self._worthwhile(members) or not _as_product(parameter, members):
+        part = self._objective.part_of(parameter.loss)
+        members = [] if part is None else self._members(part)
+        if part is None or parameter not in members or not self._worthwhile(members):
+            return None
+        if not _as_product(parameter, members):
             return None
         number = members.index(parameter)
         begin = self._begin(number, len(members))
-        lines = self._lines_from(parameter.loss, begin, part)
+        lines = self._lines_from(begin, part)
         return None if lines is None else lines.kernels.get(number - begin)
 
-    def _lines_from(self, loss: int, begin: int, part: LossPart) -> Lines | None:
+    def _lines_from(self, begin: int, part: LossPart) -> Lines | None:
+        loss = part.number
         if (loss, begin) not in self._lines:
-            members = self._members(loss)
+            members = self._members(part)
             movable = [self._names(part, parameter) for parameter in members[begin:]]
             products = [n for n, p in enumerate(members[begin:]) if _as_product(p, members)]
             self._lines[loss, begin] = None
@@ -175,7 +191,7 @@ class Around:
     @staticmethod
     def _names(part: LossPart, parameter: Parameter) -> list[str]:
         feeds = dict(zip(part.positions, part.feeds, strict=True))
-        return [feeds[position].name for position in parameter.inputs]
+        return [feeds[position].name for position in parameter.inputs if position in feeds]
 
     def _place_by_place(self, base: Base, directions: Mapping[Parameter, Direction]) -> Values:
         (loss,) = {parameter.loss for parameter in directions}

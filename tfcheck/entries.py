@@ -23,12 +23,12 @@ from tfcheck.directions import Array
 from tfcheck.graph_functions import LossPart, operations_between
 from tfcheck.lane_rules import through
 from tfcheck.lanes import Lanes, Operand, single, take, unravel
-from tfcheck.nodes import called_functions
+from tfcheck.nodes import OF_SHAPES, called_functions
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 
-_ENOUGH = 2**25
-"""More bytes than this at once make nothing faster: caches are smaller."""
+_ENOUGH = 2**27
+"""More bytes than this at once make nothing faster."""
 
 _ONE_BY_ONE = 64
 
@@ -210,7 +210,8 @@ def _walk(
     for op in operations_between(feeds, loss):
         operands: list[Operand] = [walk.lanes.get(tensor.ref(), tensor) for tensor in op.inputs]
         late = any(tensor.ref() in behind for tensor in op.inputs)
-        if not late and not any(isinstance(operand, Lanes) for operand in operands):
+        touched = late or any(isinstance(operand, Lanes) for operand in operands)
+        if not touched or op.type in OF_SHAPES:
             continue
         new = None if late else through(op, operands)
         if new is not None:

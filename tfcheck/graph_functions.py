@@ -56,6 +56,13 @@ class Excerpts:
         )
         return found
 
+    def used(self, given: Sequence[str], wanted: Iterable[str]) -> list[int]:
+        """The positions of those of the given tensors that the wanted ones depend on."""
+        wanted = list(wanted)
+        nodes = self.between(frozenset(given), wanted)
+        refs = {canonical(ref, in_function=False) for node in nodes for ref in node.input}
+        return [position for position, ref in enumerate(given) if ref in refs or ref in wanted]
+
     def between(self, given: Collection[str], wanted: Iterable[str]) -> list[Any]:
         """The nodes that the wanted tensors depend on, up to those that are given."""
         pending = [ref for ref in wanted if ref not in given]
@@ -89,12 +96,14 @@ class LossPart:
     """The part of a graph that computes a loss.
 
     Attributes:
+        number: which of the losses it is.
         source: the graph.
         feeds: the tensors of the graph that are given.
         positions: where the tensors to give for them are in a point.
         loss: the name of the loss.
     """
 
+    number: int
     source: Excerpts
     feeds: Sequence[tf.Tensor]
     positions: Sequence[int]

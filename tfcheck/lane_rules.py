@@ -27,8 +27,9 @@ Rule: TypeAlias = "Callable[[tf.Operation, Sequence[Operand]], Lanes | None]"
 def through(op: tf.Operation, operands: Sequence[Operand]) -> Lanes | None:
     """What an operation gives in lanes; None where no rule tells, or all of it would change."""
     rule = _RULES.get(op.type)
-    sparse = all(operand.at for operand in operands if isinstance(operand, Lanes))
-    if rule is None or not sparse or not all(out.shape.is_fully_defined() for out in op.outputs):
+    slices = all(operand.at for operand in operands if isinstance(operand, Lanes))
+    known = all(out.shape.is_fully_defined() for out in op.outputs)
+    if rule is None or not known or not (slices or op.type in _OF_WHOLE):
         return None
     return rule(op, operands)
 
@@ -211,6 +212,30 @@ def _gather(op: tf.Operation, operands: Sequence[Operand]) -> Lanes | None:
     return Lanes(out, single(out.shape), at, take(out, out.shape, at) + change)
 
 
+def _cross_entropy(op: tf.Operation, operands: Sequence[Operand]) -> Lanes | None:
+    """The loss alone: the operation itself gives the gradient, too, for as much work again."""
+    logits, labels = operands
+    if not isinstance(logits, Lanes) or isinstance(labels, Lanes) or op.outputs[1].consumers():
+        return None
+    values, classes = logits.dense(), op.inputs[0].shape[-1]
+    largest = tf.reduce_max(values, -1)
+    normaliser = largest + tf.math.log(tf.reduce_sum(tf.exp(values - largest[..., None]), -1))
+    if op.type == "SoftmaxCrossEntropyWithLogits":
+        if labels.shape != op.inputs[0].shape:
+            return None
+        losses = tf.reduce_sum(labels, -1) * normaliser - tf.reduce_sum(labels * values, -1)
+    else:
+        rows = tf.range(labels.shape[0], dtype=tf.int64) * classes + tf.cast(labels, tf.int64)
+        flat = tf.reshape(values, [-1, labels.shape[0] * classes])
+        losses = normaliser - tf.gather(flat, rows, axis=1)
+    return Lanes(op.outputs[0], single(op.outputs[0].shape), {}, losses)
+
+
+_CROSS_ENTROPIES = "SoftmaxCrossEntropyWithLogits SparseSoftmaxCrossEntropyWithLogits"
+_OF_WHOLE = frozenset(_CROSS_ENTROPIES.split())
+"""Operations whose rules serve where all of an operand changes, too."""
+
+
 def _named(names: str, rule: Rule) -> Iterable[tuple[str, Rule]]:
     return ((name, rule) for name in names.split())
 
@@ -240,5 +265,6 @@ _RULES: dict[str, Rule] = dict(
         *_named("Conv2D DepthwiseConv2dNative", _convolution),
         *_named("MaxPool AvgPool", _pool),
         *_named("GatherV2", _gather),
+        *_named(_CROSS_ENTROPIES, _cross_entropy),
     ]
 )

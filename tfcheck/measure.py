@@ -414,7 +414,7 @@ def _sweep(target: Target, step: float, progress: Callable[[int], None]) -> Arra
         index = np.arange(start, min(start + max(1, entries.at_once // 2), value.size))
         both, steps = np.tile(index, 2), np.repeat([step, -step], index.size)
         losses = entries.losses(both, steps)
-        lost = np.isnan(losses)
+        lost = ~np.isfinite(losses)
         if np.any(lost):  # where one point is refused, all others are with it
             losses[lost] = plain.losses(both[lost], steps[lost])
         realised = (value[index] + step) - (value[index] - step)

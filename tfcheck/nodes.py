@@ -90,7 +90,8 @@ def called_functions(node: Any) -> Iterable[str]:
             yield from (function.name for function in functions_of(value))
 
 
-_OF_SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+OF_SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+"""Operations that see nothing of a tensor but its shape."""
 
 
 def downstream(nodes: Iterable[Any], sources: Set[str]) -> set[str]:
@@ -100,7 +101,7 @@ def downstream(nodes: Iterable[Any], sources: Set[str]) -> set[str]:
     """
     found = set(sources)
     for node in nodes:
-        if node.op not in _OF_SHAPES and any(ref.split(":")[0] in found for ref in node.input):
+        if node.op not in OF_SHAPES and any(ref.split(":")[0] in found for ref in node.input):
             found.add(node.name)
     return found
 

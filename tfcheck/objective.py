@@ -219,6 +219,7 @@ class Objective:
         self._feeds = [*feeds, *self._outputs["held"]]
         self._at_base = callable_part(self._source, feeds, self._outputs)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
+        self._parts: dict[int, LossPart] = {}
         self._uncut: Callable[..., Any] | None = None
         held = {
             tensor.name: len(feeds) + position
@@ -261,12 +262,12 @@ class Objective:
 
     def _part(self, fetches: Any, losses: Sequence[int]) -> Callable[..., Any]:
         """What belongs to some losses, as a function of the inputs."""
-        fed = self._fed(losses)
+        fed = self._fed(losses, tf.nest.flatten(fetches))
         function = callable_part(self._source, [self._feeds[position] for position in fed], fetches)
         return lambda inputs: function(*(inputs[position] for position in fed))
 
-    def _fed(self, losses: Sequence[int]) -> list[int]:
-        """The positions of the inputs that some losses are computed from."""
+    def _fed(self, losses: Sequence[int], fetches: Sequence[tf.Tensor]) -> list[int]:
+        """The positions of the inputs that something of these losses alone is computed from."""
         own = [
             tensor
             for loss in losses
@@ -280,7 +281,9 @@ class Objective:
             *self._position_of_drawn.values(),
             *(self._position_of_tensor[tensor.name] for tensor in own),
         ]
-        return list(dict.fromkeys(fed))
+        fed = list(dict.fromkeys(fed))
+        names = [self._feeds[position].name for position in fed]
+        return [fed[n] for n in self._source.used(names, [tensor.name for tensor in fetches])]
 
     def losses_together(self, losses: Sequence[int]) -> Callable[[Sequence[tf.Tensor]], Array]:
         """Several losses at once, as a function of the inputs; none may depend on another's cuts.
@@ -629,9 +632,12 @@ class Objective:
         """
         if loss >= self.steps:
             return None
-        positions = self._fed([loss])
-        feeds = [self._feeds[position] for position in positions]
-        return LossPart(self._source, feeds, positions, self._outputs["losses"][loss].name)
+        if loss not in self._parts:
+            value = self._outputs["losses"][loss]
+            positions = self._fed([loss], [value])
+            feeds = [self._feeds[position] for position in positions]
+            self._parts[loss] = LossPart(loss, self._source, feeds, positions, value.name)
+        return self._parts[loss]
 
     @staticmethod
     def along_inputs(base: Base, parameter: Parameter) -> tuple[tuple[int, ...], list[Array]]:
