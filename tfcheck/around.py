@@ -33,6 +33,9 @@ _LARGE = 2**20
 _FEW = 64
 """So few entries are perturbed one by one before a graph for all of them is built."""
 
+_LEAST = 4
+"""Perturbing fewer entries than this at once is no faster than one by one."""
+
 _STAGES = 4
 """So many parts of a network have lines of their own, which begin where the part does."""
 
@@ -83,7 +86,10 @@ class Around:
                 return values(places)
             except tf.errors.OpError:  # one of the places is refused, and all others with it
                 self._objective.evaluations -= len(places)
-                return plain(places)
+                found = plain(places)
+                if np.all(np.isfinite(found)):
+                    self._lines[loss, begin] = None  # it is the graph that cannot run
+                return found
 
         return at
 
@@ -131,6 +137,8 @@ class Around:
         if perturbed is None:
             return None
         around = perturbed.at([base.inputs[position] for position in part.positions], limit)
+        if around.at_once < _LEAST:
+            return None
 
         def losses(index: Indices, change: Array) -> Array:
             self._objective.evaluations += len(index)

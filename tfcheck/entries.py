@@ -12,7 +12,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -40,7 +40,7 @@ class Entries:
     Attributes:
         losses: gives [K] losses for flat indices, [K] integers, and changes, [K]: in each of them
             one entry is perturbed. `nan` where an operation refuses one of them.
-        at_once: how many entries to perturb at once.
+        at_once: how many entries to perturb at once; 0 where memory is too small.
     """
 
     losses: Callable[[Indices, Array], Array]
@@ -57,10 +57,11 @@ class PerturbedEntries:
 
     Attributes:
         bytes_per_lane: about how much memory each further entry takes.
+        fixed_bytes: about how much memory all of them together take.
     """
 
     def __init__(self, part: LossPart, moved: Sequence[str], *, looped: bool = False) -> None:
-        sizes: list[int] = []
+        sizes: list[tuple[int, int]] = []
 
         def losses(index: tf.Tensor, change: tf.Tensor, *point: tf.Tensor) -> tf.Tensor:
             given = dict(zip((feed.name for feed in part.feeds), point, strict=True))
@@ -72,7 +73,7 @@ class PerturbedEntries:
         lanes = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.float64))
         function = tf.function(losses, autograph=False)
         self._losses = function.get_concrete_function(*lanes, *specs)
-        self.bytes_per_lane = max(8, sizes[-1])
+        self.bytes_per_lane, self.fixed_bytes = sizes[-1]
 
     def at(self, point: Sequence[tf.Tensor], limit: int) -> Entries:
         """The loss around a point.
@@ -86,7 +87,8 @@ class PerturbedEntries:
             found = self._losses(tf.constant(index, tf.int64), tf.constant(change), *point)
             return np.asarray(found, np.float64)
 
-        return Entries(losses, max(1, min(limit, _ENOUGH) // self.bytes_per_lane))
+        left = max(0, limit - self.fixed_bytes)
+        return Entries(losses, min(left, _ENOUGH) // self.bytes_per_lane)
 
 
 def perturbed_entries(part: LossPart, moved: Sequence[str]) -> PerturbedEntries | None:
@@ -136,8 +138,8 @@ def _losses(
     lanes_of: tuple[tf.Tensor, tf.Tensor],
     *,
     looped: bool,
-) -> tuple[tf.Tensor, int]:
-    """The losses in lanes, in the current graph, and the bytes that each lane takes."""
+) -> tuple[tf.Tensor, tuple[int, int]]:
+    """The losses in lanes, in the current graph, and the bytes that each lane and all take."""
     index, change = lanes_of
     graph = index.graph
     (loss,) = part.source.imported(given, [part.loss], _BASE)
@@ -153,10 +155,13 @@ def _losses(
 
     lanes = {name_of(tensor): walk.lanes[tensor.ref()].dense() for tensor in walk.frontier}
     new = [out for op in graph.get_operations()[before:] for out in op.outputs]
-    size = sum(_size(out) for out in new if out.shape.rank and out.shape[0] is None)
+    in_lanes = [out for out in new if out.shape.rank and out.shape[0] is None]
+    fixed = sum(_size(out) for out in new) - sum(map(_size, in_lanes))
+    each = sum(map(_size, in_lanes))
+    each += sum(_size(out) for op in walk.rest for out in op.outputs)
+    size = (max(8, each), fixed)
     if losses is not None:
         return losses.dense(), size
-    size += sum(_size(out) for op in walk.rest for out in op.outputs)
     same = {name_of(tensor): tensor for tensor in walk.boundary}
 
     def rest(lane: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -212,6 +217,11 @@ def _walk(
         late = any(tensor.ref() in behind for tensor in op.inputs)
         touched = late or any(isinstance(operand, Lanes) for operand in operands)
         if not touched or op.type in OF_SHAPES:
+            continue
+        if op.type == "IdentityN" and not late:
+            for operand, out in zip(operands, op.outputs, strict=True):
+                if isinstance(operand, Lanes):
+                    walk.lanes[out.ref()] = replace(operand, base=out)
             continue
         new = None if late else through(op, operands)
         if new is not None:

@@ -218,12 +218,12 @@ def _cross_entropy(op: tf.Operation, operands: Sequence[Operand]) -> Lanes | Non
     if not isinstance(logits, Lanes) or isinstance(labels, Lanes) or op.outputs[1].consumers():
         return None
     values, classes = logits.dense(), op.inputs[0].shape[-1]
-    largest = tf.reduce_max(values, -1)
-    normaliser = largest + tf.math.log(tf.reduce_sum(tf.exp(values - largest[..., None]), -1))
+    values -= tf.reduce_max(values, -1, keepdims=True)
+    normaliser = tf.math.log(tf.reduce_sum(tf.exp(values), -1))
     if op.type == "SoftmaxCrossEntropyWithLogits":
         if labels.shape != op.inputs[0].shape:
             return None
-        losses = tf.reduce_sum(labels, -1) * normaliser - tf.reduce_sum(labels * values, -1)
+        losses = tf.reduce_sum(labels * (normaliser[..., None] - values), -1)
     else:
         rows = tf.range(labels.shape[0], dtype=tf.int64) * classes + tf.cast(labels, tf.int64)
         flat = tf.reshape(values, [-1, labels.shape[0] * classes])

@@ -116,10 +116,10 @@ def take(tensor: tf.Tensor, axes: Sequence[int], at: Mapping[int, tf.Tensor]) ->
 def unravel(index: tf.Tensor, sizes: Sequence[int]) -> list[tf.Tensor]:
     """The index along each axis of a flat index."""
     found = []
-    for size in reversed(sizes[1:]):
+    for size in reversed(sizes):
         found.append(index % size)
         index = index // size
-    return [index, *reversed(found)]
+    return found[::-1]
 
 
 def elementwise(
@@ -179,6 +179,8 @@ def _common_parts(lanes: Sequence[Lanes], out: tf.Tensor) -> Parts | None:
 def _placed(lanes: Lanes, parts: Parts) -> Lanes:
     """The same with axes of size 1 put in, so that there are as many as `parts` has."""
     offset = len(parts) - len(lanes.parts)
+    for axis in _broadcast(lanes, parts[offset:]):
+        lanes = lanes.spread(axis)
     new: list[tuple[int, ...]] = [(1,) * len(part) for part in parts]
     at: dict[int, tf.Tensor] = {}
     firsts = lanes.firsts()
@@ -194,6 +196,15 @@ def _placed(lanes: Lanes, parts: Parts) -> Lanes:
     sizes = axes_of(tuple(new))
     free = [size for axis, size in enumerate(sizes) if axis not in at]
     return Lanes(lanes.base, tuple(new), at, tf.reshape(lanes.values, [-1, *free]))
+
+
+def _broadcast(lanes: Lanes, parts: Parts) -> list[int]:
+    """The axes of size 1 that the slice fixes and that become wider: all of those changes."""
+    return [
+        first
+        for first, part, wide in zip(lanes.firsts(), lanes.parts, parts, strict=True)
+        if math.prod(part) == 1 and math.prod(wide) != 1 and first in lanes.at
+    ]
 
 
 def reshaped(lanes: Lanes, out: tf.Tensor) -> Lanes | None:

@@ -427,7 +427,9 @@ def _agrees(target: Target, entries: Entries, plain: Entries) -> bool:
     """Whether perturbing entries at once gives what perturbing them one by one does."""
     gradient = np.zeros(target.value.shape) if target.gradient is None else target.gradient
     loudest = [np.ravel_multi_index(i, gradient.shape) for i in loudest_entries(gradient, _TRIED)]
-    index = np.array([*loudest, gradient.size // 2], np.int64)
+    rng = generator(0, target.stream, "trial")
+    others = rng.choice(gradient.size, min(_TRIED_AT_RANDOM, gradient.size), replace=False)
+    index = np.array([*loudest, *others], np.int64)
     change = np.resize([target.scale, -target.scale], index.size)
     expected = plain.losses(index, change)
     found = entries.losses(index, change)
@@ -439,6 +441,7 @@ def _agrees(target: Target, entries: Entries, plain: Entries) -> bool:
 
 
 _TRIED = 3
+_TRIED_AT_RANDOM = 8
 _SAME = 1e-13
 _SAME_CHANGE = 1e-8
 """How far two ways to evaluate a loss may be apart, relative to the loss and to its change."""
