@@ -25,7 +25,7 @@ from tfcheck.differences import Slope, measure_noise
 from tfcheck.directions import gaussian, generator, representable
 from tfcheck.eager import _BITS, _FIRST_STEPS
 from tfcheck.examine import Examination
-from tfcheck.measure import Target
+from tfcheck.measure import Arithmetic, Target
 from tfcheck.objective import Objective
 from tfcheck.point import Base, Parameter
 from tfcheck.report import Settings
@@ -443,8 +443,8 @@ def test_ties_do_not_pass_for_silence() -> None:
         t = float(displacement[0]) * 2.0**12
         return 5.0 if t in (0.0, 1.0, 2.0, 4.0, -1.0, -2.0, -4.0) else 5.0 + 1e-4 * math.sin(99 * t)
 
-    known = Target("x", lucky, point, np.array([0.5]), 5.0, 1e-6, 0.5, noise=1e-4)
-    unknown = replace(known, noise=math.inf)
+    known = Target("x", lucky, point, np.array([0.5]), 5.0, 1e-6, 0.5, Arithmetic(1e-4))
+    unknown = replace(known, arithmetic=Arithmetic())
     quiet, noisy = (t.slope_at(point, 2.0**-10, 0.0)[1].error_bar for t in (unknown, known))
     assert quiet < 1e-9
     assert noisy > 0.1
@@ -454,7 +454,7 @@ def test_quiet_variables_of_noisy_losses_keep_small_bars() -> None:
     """What other variables make noisy is measured as well as ever where this one is quiet."""
     point = np.array([1.0])
     target = Target(
-        "x", lambda d: math.exp(float(d[0])), point, np.ones(1), 1.0, 1e-9, 1.0, noise=1e-4
+        "x", lambda d: math.exp(float(d[0])), point, np.ones(1), 1.0, 1e-9, 1.0, Arithmetic(1e-4)
     )
     line = target.line(point, 1.0)
     assert abs(line.slope.value - 1.0) <= line.slope.error_bar < 1e-7

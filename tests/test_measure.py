@@ -21,6 +21,7 @@ from tfcheck.entries import Entries, Indices, one_by_one
 from tfcheck.joint import JOINT_FROM
 from tfcheck.localise import suspicious_entries, wrong_entries
 from tfcheck.measure import (
+    Arithmetic,
     Measurement,
     Target,
     depends,
@@ -31,6 +32,7 @@ from tfcheck.measure import (
 )
 
 Array = Any
+QUIET = Arithmetic(noise=1e-13)
 RNG = np.random.default_rng(12)
 
 
@@ -71,7 +73,9 @@ def target_of(
     loudest = float(np.linalg.norm(gradient))
     at_zero = displaced(np.zeros(shape))
     displaced.count = 0
-    return Target(f"variable {seed}", displaced, value, gradient, at_zero, 1e-6, loudest, 1e-13)
+    return Target(
+        f"variable {seed}", displaced, value, gradient, at_zero, 1e-6, loudest, Arithmetic(1e-13)
+    )
 
 
 def exact_score(target: Target) -> float:

@@ -27,6 +27,7 @@ from tfcheck.judge import (
 from tfcheck.localise import suspicious_entries
 from tfcheck.measure import (
     TAPE_ULPS,
+    Arithmetic,
     Line,
     Measurement,
     Target,
@@ -64,6 +65,15 @@ _VANISHED = 1e-8
 
 _FAR = 1e3
 """A loss far from here counts at most as much larger than here, or than 1."""
+
+_AROUND, _VERY_FAR = (1.0,), (64.0, 1024.0)
+"""How far everything moves, in units of its scale; the latter overcomes even large constants."""
+
+_ROUNDINGS = 4.0
+"""How many roundings of the numbers it is a difference of may move a loss that is tiny."""
+
+_GONE = 1e-10
+"""A loss that is smaller than this part of its numbers, and all around, is gone."""
 
 _MOST_LOCALISED = 12
 _FEW_DIRECTIONS = 2
@@ -118,6 +128,7 @@ class Examination:
             for parameter in objective.parameters
         }
         self._tape_rounding = TAPE_ULPS * _PRECISION[objective.precision]
+        self._numbers = [self._size_of_its_numbers(loss) for loss in range(objective.steps)]
         self._natural = [self._natural_size(loss) for loss in range(objective.steps)]
         self._localised = 0
         self._looks = 0
@@ -231,9 +242,7 @@ class Examination:
             self.settings,
             name=name,
             loudest=self._loudest[loss],
-            noise=self._noise_of(loss),
-            rounding=self._rounding(loss),
-            tape_rounding=self._tape_rounding,
+            arithmetic=self._arithmetic(loss),
         )
 
     def _judged_jointly(self, joined: Joined) -> Judgement:
@@ -256,14 +265,31 @@ class Examination:
             floors.append(_VANISHED * self._natural[loss])
         return max((norm for norm in (*norms, *floors) if math.isfinite(norm)), default=0.0)
 
-    def _natural_size(self, loss: int) -> float:
-        """How large a loss is far from here, where nothing has been trained to vanish."""
+    def _size_within(self, loss: int, reaches: Sequence[float]) -> float:
+        """How large a loss gets where everything moves by some of these times its scale."""
         here = abs(self.base.losses[loss])
         line = self._line_in_everything(loss, "far")
         if line is None or not math.isfinite(here):
             return 1.0
-        sizes = (here, *map(abs, line.at([1.0, -1.0])))
-        return min(max(size for size in sizes if math.isfinite(size)), _FAR * max(1.0, here))
+        places = [sign * reach for reach in reaches for sign in (1, -1)]
+        return max(filter(math.isfinite, (here, *map(abs, line.at(places)))))
+
+    def _size_of_its_numbers(self, loss: int) -> float:
+        """How large the numbers are that a loss is a difference of: of order one, or its own size.
+
+        Constants keep the loss small where they make predictions certain, but not very far away.
+        """
+        return min(self._size_within(loss, _VERY_FAR), max(1.0, abs(self.base.losses[loss])))
+
+    def _natural_size(self, loss: int) -> float:
+        """How large a loss is around here, where nothing has been trained to vanish.
+
+        One that is zero all around for all practical purposes is as large as its numbers.
+        """
+        around = self._size_within(loss, _AROUND)
+        if around < _GONE * self._numbers[loss]:
+            return self._numbers[loss]
+        return min(around, _FAR * max(1.0, abs(self.base.losses[loss])))
 
     def _line_in_everything(self, loss: int, purpose: str) -> Along | None:
         """A loss along a random direction in all it is differentiated for; None for nothing."""
@@ -282,10 +308,29 @@ class Examination:
             rough = self.objective.islands or self.objective.precision != "float64"
             spacing = _COARSE_SPACING if rough else _FINE_SPACING
             noise = 0.0 if line is None else measure_noise(line, spacing)
+            if noise == 0 and line is not None:
+                # Nothing so close together changed it: it is rounded more coarsely than its size.
+                noise = min(measure_noise(line, _COARSE_SPACING), self._tread(loss))
             # A loss that changes by less than its rounding seems to have no noise at all.
             rounding = self._rounding(loss) / 16
             self._noise[loss] = max(noise, rounding) if math.isfinite(noise) else math.inf
         return self._noise[loss]
+
+    def _arithmetic(self, loss: int, *, known: bool = True) -> Arithmetic:
+        """What is known of the loss's noise and rounding; noise only where some gradient is."""
+        return Arithmetic(
+            noise=self._noise_of(loss) if known else math.inf,
+            rounding=self._rounding(loss),
+            tape_rounding=self._tape_rounding,
+            tread=self._tread(loss),
+        )
+
+    def _tread(self, loss: int) -> float:
+        """How far rounding of the numbers it is a difference of may move a loss."""
+        exact = self.objective.precision == "float64" and not self.objective.islands
+        alone = loss >= self.objective.steps
+        size = max(1.0, abs(self.base.losses[loss])) if alone else self._numbers[loss]
+        return _ROUNDINGS * _PRECISION["float64" if exact else "float32"] * size
 
     def _rounding(self, loss: int) -> float:
         if loss >= self.objective.steps and self.objective.precision == "float64":
@@ -330,7 +375,8 @@ class Examination:
         """
         lowest = self.objective.lowest
         from_variables = _PARITY_SENSITIVITY * _PRECISION[lowest] * self._loudest[loss]
-        return _PARITY[lowest] * self._natural[loss] + from_variables
+        from_numbers = _ROUNDINGS * _PRECISION[lowest] * self._numbers[loss]
+        return max(_PARITY[lowest] * self._natural[loss] + from_variables, from_numbers)
 
     def _target(self, parameter: Parameter, gradient: Any, base: Base, loudest: float) -> Target:
         value = self.objective.value(base, parameter)
@@ -345,9 +391,7 @@ class Examination:
             at_zero=base.losses[parameter.loss],
             resolution=self.settings.thresholds.okay / 30,
             loudest=loudest,
-            noise=self._noise_of(parameter.loss) if loudest else math.inf,
-            rounding=self._rounding(parameter.loss),
-            tape_rounding=self._tape_rounding,
+            arithmetic=self._arithmetic(parameter.loss, known=loudest > 0),
             bits=self.objective.bits,
             start=self.objective.first_step,
             unit=scale,

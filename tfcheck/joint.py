@@ -19,7 +19,7 @@ from tfcheck.around import MANY
 from tfcheck.differences import Along
 from tfcheck.directions import Array, dot, representable
 from tfcheck.lines import Direction, Factors, slope_along
-from tfcheck.measure import Measurement, Target, measure_directions
+from tfcheck.measure import Arithmetic, Measurement, Target, measure_directions
 from tfcheck.objective import Objective
 from tfcheck.point import Base, Parameter
 from tfcheck.report import Settings
@@ -122,9 +122,7 @@ def measure_group(
     *,
     name: str,
     loudest: float,
-    noise: float,
-    rounding: float,
-    tape_rounding: float,
+    arithmetic: Arithmetic,
 ) -> list[Joined]:
     """Measure variables of one loss along directions in all of them at once.
 
@@ -135,9 +133,7 @@ def measure_group(
         settings: the options of the check.
         name: seeds the directions.
         loudest: the largest scaled gradient norm among the variables of the loss.
-        noise: the loss's noise when everything moves.
-        rounding: how far the tape's own rounding may move a slope.
-        tape_rounding: the same, relative to the size the loss has far from here.
+        arithmetic: what is known of the loss's noise and rounding.
     """
     largest = max(member.loudness for member in group)
     weights = [
@@ -157,9 +153,7 @@ def measure_group(
         at_zero=base.losses[group[0].parameter.loss],
         resolution=settings.thresholds.okay / 30 / math.sqrt(len(group)),
         loudest=loudest,
-        noise=noise,
-        rounding=rounding,
-        tape_rounding=tape_rounding,
+        arithmetic=arithmetic,
         bits=objective.bits,
         start=objective.first_step,
         unit=1.0,

@@ -129,6 +129,30 @@ class Measurement:
         return _ratio(math.sqrt(self.bar_square), self._sum_of_norms)
 
 
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """What is known of a loss's noise and rounding, whichever of its variables moves.
+
+    Attributes:
+        noise: its noise when everything moves, which a single variable cannot exceed.
+        rounding: how far the tape's own rounding may move a slope.
+        tape_rounding: the same, relative to the size the loss has far from here.
+        tread: the largest step by which rounding may change it where it seems not to change at
+            all; what changes in larger steps is no rounding.
+    """
+
+    noise: float = math.inf
+    rounding: float = 0.0
+    tape_rounding: float = TAPE_ULPS * 2.0**-53
+    tread: float = math.inf
+
+    @property
+    def heard(self) -> float:
+        """The noise where it is more than the rounding that is assumed anyway, else 0."""
+        heard = math.isfinite(self.noise) and self.noise > self.rounding / 16
+        return self.noise if heard else 0.0
+
+
 @dataclass(frozen=True)
 class Target:
     """One variable at one point, ready to be measured.
@@ -142,10 +166,8 @@ class Target:
         resolution: relative size of the error bar that is good enough.
         loudest: the largest scaled gradient norm among the variables of the same loss, against
             which a gradient of zero is judged.
-        noise: the loss's noise when everything moves, which a single variable cannot exceed.
+        arithmetic: what is known of the loss's noise and rounding.
         start: a step known to suit the loss around this point, None where none is.
-        rounding: how far the tape's own rounding may move a slope.
-        tape_rounding: the same, relative to the size a loss has far from here.
         bits: how many bits of the variable are kept where the loss is evaluated.
         unit: size of a natural change, where it is not the root mean square of `value`.
         draw: draws a random direction; None for Gaussian ones.
@@ -160,9 +182,7 @@ class Target:
     at_zero: float
     resolution: float
     loudest: float
-    noise: float = math.inf
-    rounding: float = 0.0
-    tape_rounding: float = TAPE_ULPS * 2.0**-53
+    arithmetic: Arithmetic = Arithmetic()
     bits: int = 53
     start: float | None = None
     unit: float | None = None
@@ -184,7 +204,7 @@ class Target:
         """The error bar that is good enough for slopes of the size `reference`."""
         silent = reference <= 1e-13 * self.loudest
         wanted = 1e-9 * self.loudest if silent else self.resolution * reference
-        return max(wanted, 4 * self.rounding)
+        return max(wanted, 4 * self.arithmetic.rounding)
 
     def drawn(self, rng: np.random.Generator) -> Any:
         """A random direction."""
@@ -221,24 +241,20 @@ class Target:
                 phi,
                 self.at_zero,
                 step,
-                loudest_noise=_NOISE_MARGIN * self.noise,
-                least_noise=max(_NOISE_PART * self.rounding, least_noise),
+                loudest_noise=_NOISE_MARGIN * self.arithmetic.noise,
+                least_noise=max(_NOISE_PART * self.arithmetic.rounding, least_noise),
             )
-            return dataclasses.replace(slope, roundoff=slope.roundoff + self.rounding)
+            return dataclasses.replace(slope, roundoff=slope.roundoff + self.arithmetic.rounding)
 
-        heard = _HEARD_PART * self._heard
+        heard = _HEARD_PART * self.arithmetic.heard
         slope = difference(heard)
         if slope.noise <= heard and not slope.error_bar <= wanted:
             # Seven values may agree by luck, a dozen more show whether this line is that quiet.
             own = measure_noise(phi, step / _NOISE_SPACING, widenings=0)
+            if own == 0:  # They all tie: rounding changes the loss in steps larger than these.
+                own = self.arithmetic.tread
             slope = difference(min(own, heard) if math.isfinite(own) else heard)
         return analytic, slope
-
-    @property
-    def _heard(self) -> float:
-        """The loss's noise where it is more than the rounding that is assumed anyway, else 0."""
-        heard = math.isfinite(self.noise) and self.noise > self.rounding / 16
-        return self.noise if heard else 0.0
 
     def line(self, direction: Any, reference: float, first_step: float | None = None) -> Line:
         """Measure along a direction, looking for a step that is good enough."""
@@ -266,7 +282,7 @@ class Target:
 
         A loss with slopes so steep levels off at once, and flatness beyond that says nothing.
         """
-        size = max(abs(self.at_zero), self.rounding / self.tape_rounding)
+        size = max(abs(self.at_zero), self.arithmetic.rounding / self.arithmetic.tape_rounding)
         return abs(analytic) * slope.step > size
 
     def first_step(self, reference: float) -> float:
@@ -380,7 +396,7 @@ def measure_every_coordinate(
     else:
         step = epsilon
     numerical = _sweep(target, step, progress)
-    bars = _sweep_bars(probes, numerical, step) + target.rounding / target.scale
+    bars = _sweep_bars(probes, numerical, step) + target.arithmetic.rounding / target.scale
     gaps = np.abs(numerical - gradient)
     excess = gaps - np.maximum(bars, target.resolution * np.abs(gradient))
     order = np.argsort(excess, axis=None)[::-1][:_REFINED]
@@ -433,7 +449,7 @@ def _agrees(target: Target, entries: Entries, plain: Entries) -> bool:
     change = np.resize([target.scale, -target.scale], index.size)
     expected = plain.losses(index, change)
     found = entries.losses(index, change)
-    noise = target.noise if math.isfinite(target.noise) else 0.0
+    noise = target.arithmetic.noise if math.isfinite(target.arithmetic.noise) else 0.0
     tolerance = _SAME * (abs(target.at_zero) + np.abs(expected)) + _NOISE_MARGIN**2 * noise
     tolerance += _SAME_CHANGE * np.abs(expected - target.at_zero)
     same = (np.abs(found - expected) <= tolerance) | ~np.isfinite(expected)
