@@ -38,6 +38,9 @@ _HEARD_PART = 0.5
 _NOISE_SPACING = 16
 """A line's own noise is looked for this much closer together than its slope."""
 
+_TREAD_NOISE = 16
+"""Noise of this part of a tread gives an error bar of a tread a step: as steep as ties may hide."""
+
 _USEFUL = 1e-2
 """An error bar of this part of a slope still tells something."""
 
@@ -251,8 +254,10 @@ class Target:
         if slope.noise <= heard and not slope.error_bar <= wanted:
             # Seven values may agree by luck, a dozen more show whether this line is that quiet.
             own = measure_noise(phi, step / _NOISE_SPACING, widenings=0)
-            if own == 0:  # They all tie: rounding changes the loss in steps larger than these.
-                own = self.arithmetic.tread
+            if (
+                own == 0
+            ):  # They all tie, perhaps on one tread of a loss that rounding moves in steps.
+                own = self.arithmetic.tread / _TREAD_NOISE
             slope = difference(min(own, heard) if math.isfinite(own) else heard)
         return analytic, slope
 
