@@ -25,10 +25,10 @@ from tfcheck.differences import Slope, measure_noise
 from tfcheck.directions import gaussian, generator, representable
 from tfcheck.eager import _BITS, _FIRST_STEPS
 from tfcheck.examine import Examination
-from tfcheck.measure import Arithmetic, Target
 from tfcheck.objective import Objective
 from tfcheck.point import Base, Parameter
 from tfcheck.report import Settings
+from tfcheck.target import Arithmetic, Target
 
 Array = Any
 Loss = Callable[[Array, Any], Array]

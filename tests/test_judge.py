@@ -18,7 +18,8 @@ from tfcheck.judge import (
     judge_score,
     judge_second_look,
 )
-from tfcheck.measure import Line, Measurement
+from tfcheck.measure import Measurement
+from tfcheck.target import Line
 
 SCORES = st.floats(0, 1)
 BARS = st.floats(0, 2)

@@ -17,19 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfcheck import Verdict, check_gradients
+from tfcheck.dependence import depends
 from tfcheck.entries import Entries, Indices, one_by_one
 from tfcheck.joint import JOINT_FROM
 from tfcheck.localise import suspicious_entries, wrong_entries
-from tfcheck.measure import (
-    Arithmetic,
-    Measurement,
-    Target,
-    depends,
-    loudest_entries,
-    measure_coordinate,
-    measure_directions,
-    measure_every_coordinate,
-)
+from tfcheck.measure import Measurement, measure_directions
+from tfcheck.sweep import loudest_entries, measure_coordinate, measure_every_coordinate
+from tfcheck.target import Arithmetic, Target
 
 Array = Any
 QUIET = Arithmetic(noise=1e-13)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tfcheck.directions import Array
-from tfcheck.measure import Target
 from tfcheck.pattern import pattern_of
+from tfcheck.target import Target
 
 RNG = np.random.default_rng(7)
 STEP = 2.0**-18

@@ -52,6 +52,11 @@ def dot(one: Array, other: Array) -> float:
 _ROW = 1024
 
 
+def norm(array: Array) -> float:
+    """The square root of the sum of all squared entries."""
+    return math.sqrt(dot(array, array))
+
+
 def representable(direction: Array, value: Array, smallest_step: float, bits: int = 53) -> Array:
     """The direction, rounded so that value ± step·direction is exact.
 

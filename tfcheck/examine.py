@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfcheck.dependence import depends, only_jumps
 from tfcheck.differences import FIRST_STEP, Along, measure_noise
 from tfcheck.directions import generator, scale_of
 from tfcheck.errors import ParityError, TfcheckError, some
@@ -25,25 +26,15 @@ from tfcheck.judge import (
     settled,
 )
 from tfcheck.localise import suspicious_entries
-from tfcheck.measure import (
-    TAPE_ULPS,
-    Arithmetic,
-    Line,
-    Measurement,
-    Target,
-    depends,
-    measure_coordinate,
-    measure_directions,
-    measure_every_coordinate,
-    measure_more,
-    only_jumps,
-)
+from tfcheck.measure import Measurement, measure_directions, measure_more
 from tfcheck.memory import bytes_of
 from tfcheck.objective import Objective
 from tfcheck.pattern import pattern_of
 from tfcheck.point import NUDGE, Base, Parameter
 from tfcheck.progress import Progress
 from tfcheck.report import Coordinate, Settings, VariableReport
+from tfcheck.sweep import measure_coordinate, measure_every_coordinate
+from tfcheck.target import TAPE_ULPS, Arithmetic, Line, Target
 from tfcheck.verdict import Verdict
 
 _PRECISION = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -128,8 +119,8 @@ class Examination:
             for parameter in objective.parameters
         }
         self._tape_rounding = TAPE_ULPS * _PRECISION[objective.precision]
-        self._numbers = [self._size_of_its_numbers(loss) for loss in range(objective.steps)]
-        self._natural = [self._natural_size(loss) for loss in range(objective.steps)]
+        sizes = [self._sizes(loss) for loss in range(objective.steps)]
+        self._natural, self._numbers = zip(*sizes, strict=True)
         self._localised = 0
         self._looks = 0
         self._tried_jumps = 0
@@ -274,22 +265,19 @@ class Examination:
         places = [sign * reach for reach in reaches for sign in (1, -1)]
         return max(filter(math.isfinite, (here, *map(abs, line.at(places)))))
 
-    def _size_of_its_numbers(self, loss: int) -> float:
-        """How large the numbers are that a loss is a difference of: of order one, or its own size.
+    def _sizes(self, loss: int) -> tuple[float, float]:
+        """How large a loss is around here, and how large the numbers it is a difference of.
 
-        Constants keep the loss small where they make predictions certain, but not very far away.
+        Training makes losses vanish here, but not around. Where constants keep one small, as they
+        do where they make predictions certain, it is large only very far away. Its numbers are of
+        order one or of its own size; one that is zero all around, to rounding, counts as they do.
         """
-        return min(self._size_within(loss, _VERY_FAR), max(1.0, abs(self.base.losses[loss])))
-
-    def _natural_size(self, loss: int) -> float:
-        """How large a loss is around here, where nothing has been trained to vanish.
-
-        One that is zero all around for all practical purposes is as large as its numbers.
-        """
+        largest = max(1.0, abs(self.base.losses[loss]))
         around = self._size_within(loss, _AROUND)
-        if around < _GONE * self._numbers[loss]:
-            return self._numbers[loss]
-        return min(around, _FAR * max(1.0, abs(self.base.losses[loss])))
+        if around >= largest:
+            return min(around, _FAR * largest), largest
+        numbers = min(max(around, self._size_within(loss, _VERY_FAR)), largest)
+        return numbers if around < _GONE * numbers else around, numbers
 
     def _line_in_everything(self, loss: int, purpose: str) -> Along | None:
         """A loss along a random direction in all it is differentiated for; None for nothing."""

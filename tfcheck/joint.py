@@ -17,12 +17,13 @@ import numpy as np
 
 from tfcheck.around import MANY
 from tfcheck.differences import Along
-from tfcheck.directions import Array, dot, representable
+from tfcheck.directions import Array, norm, representable
 from tfcheck.lines import Direction, Factors, slope_along
-from tfcheck.measure import Arithmetic, Measurement, Target, measure_directions
+from tfcheck.measure import Measurement, measure_directions
 from tfcheck.objective import Objective
 from tfcheck.point import Base, Parameter
 from tfcheck.report import Settings
+from tfcheck.target import Arithmetic, Movable
 
 JOINT_FROM = MANY
 """With more variables than this, they are screened jointly first."""
@@ -50,7 +51,7 @@ class Member:
     @property
     def loudness(self) -> float:
         """How much a natural change of the variable changes the loss."""
-        return self.scale * math.sqrt(dot(self.gradient, self.gradient))
+        return self.scale * norm(self.gradient)
 
 
 @dataclass(frozen=True)
@@ -147,16 +148,11 @@ def measure_group(
     ]
     target = _Together(
         stream=name,
-        displaced=_never,
-        value=np.zeros(0),
-        gradient=None,
         at_zero=base.losses[group[0].parameter.loss],
         resolution=settings.thresholds.okay / 30 / math.sqrt(len(group)),
         loudest=loudest,
         arithmetic=arithmetic,
-        bits=objective.bits,
         start=objective.first_step,
-        unit=1.0,
         objective=objective,
         base=base,
         members=tuple(zip(group, units, strict=True)),
@@ -164,23 +160,23 @@ def measure_group(
     joint = measure_directions(target, settings.directions, None, settings.seed)
     found = []
     for member, unit in zip(group, units, strict=True):
-        norm = math.sqrt(dot(member.gradient, member.gradient))
+        length = norm(member.gradient)
         measurement = Measurement(
             lines=(),
             gap_square=joint.gap_square / unit**2,
-            numerical_square=norm**2,
-            analytic_square=norm**2,
+            numerical_square=length**2,
+            analytic_square=length**2,
             bar_square=joint.bar_square / unit**2,
-            analytic_norm=norm,
+            analytic_norm=length,
         )
         step = joint.lines[0].slope.step * unit / member.scale
         found.append(Joined(member.position, measurement, step))
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Together(Target):
-    """Variables of one loss that are measured as one.
+@dataclass(frozen=True)
+class _Together(Movable):
+    """Variables of one loss that are measured as one; its other attributes are `Movable`'s.
 
     Attributes:
         objective: the objective.
@@ -188,15 +184,26 @@ class _Together(Target):
         members: the variables, with how far each moves where a direction is 1.
     """
 
+    stream: str
+    at_zero: float
+    resolution: float
+    loudest: float
+    arithmetic: Arithmetic
+    start: float | None
     objective: Objective
     base: Base
     members: tuple[tuple[Member, float], ...]
 
     @property
+    def scale(self) -> float:
+        """One: directions have the scale of each variable."""
+        return 1.0
+
+    @property
     def norm(self) -> float:
         """The norm of all gradients together, in the units of the variables."""
-        squares = (dot(member.gradient, member.gradient) * unit**2 for member, unit in self.members)
-        return math.sqrt(math.fsum(squares))
+        norms = (norm(member.gradient) * unit for member, unit in self.members)
+        return math.hypot(*norms)
 
     def drawn(self, rng: np.random.Generator) -> dict[Parameter, Direction]:
         """A random direction in all of them."""
@@ -213,14 +220,10 @@ class _Together(Target):
             move = direction[member.parameter]
             if not isinstance(move, Factors):
                 value = self.objective.value(self.base, member.parameter)
-                move = representable(move, value, smallest_step, self.bits)
+                move = representable(move, value, smallest_step, self.objective.bits)
             analytic.append(slope_along(move, member.gradient))
             exact[member.parameter] = move
         return math.fsum(analytic), Along(self.objective.around.line(self.base, exact))
-
-
-def _never(_displacement: Array) -> float:
-    raise NotImplementedError("Variables together move along lines only.")
 
 
 def _groups(members: Sequence[Member], loudest: float) -> Iterator[list[Member]]:

@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tfcheck.measure import Line, Measurement
+from tfcheck.measure import Measurement
+from tfcheck.target import Line
 from tfcheck.verdict import Thresholds, Verdict
 
 _KINK_PART = 0.05

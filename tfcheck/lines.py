@@ -4,6 +4,7 @@ Where only variables deep in the network move, what comes before them is compute
 direction in a kernel may be the product of a vector with the rest: then the kernel is not moved at
 all, and a thin product is added to what its operation gives, x·(W + t·abᵀ) = x·W + t·(x·a)bᵀ, which
 is exact and costs next to nothing where moving a large kernel costs more than the network itself.
+Kernels smaller than what they give are moved.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Lines:
         self._shapes = {feed.name: feed.shape for feed in part.feeds}
         self._movable = movable
         self.kernels: dict[int, bool] = {}
-        beside = self._factor(source, names, loss, factored) if factored else source
+        beside = self._factor(part, factored) if factored else source
 
         def along(
             places: tf.Tensor, moves: tf.Tensor, directions: list[Any], point: list[tf.Tensor]
@@ -179,13 +180,12 @@ class Lines:
             tensor.set_shape(still.shape)
         return dict(zip(held_by, moved, strict=True))
 
-    def _factor(
-        self, source: Excerpts, names: Sequence[str], loss: str, among: Collection[int]
-    ) -> Excerpts:
-        """The graph with thin products beside those of kernels."""
+    def _factor(self, part: LossPart, among: Collection[int]) -> Excerpts:
+        """The graph with thin products beside those of kernels, where these are large."""
+        graph = part.feeds[0].graph
         users: dict[str, list[tuple[Any, str]]] = {}
         same: dict[str, str] = {}
-        for node in source.between(names, [loss]):
+        for node in part.source.between(self._shapes, [part.loss]):
             refs = [canonical(ref, in_function=False) for ref in node.input]
             if node.op == "Identity":
                 same[f"{node.name}:0"] = same.get(refs[0], refs[0])
@@ -198,17 +198,26 @@ class Lines:
             name = held_by[0]
             uses = users.get(name, [])
             layouts = {_layout(node, ref) for node, ref in uses}
-            if len(held_by) == 1 and len(layouts) == 1 and None not in layouts:
-                self.kernels[number] = layouts == {True}
-                for node, _ in uses:
-                    new += _with_product(node, name)
-        return source.replacing(new)
+            if len(held_by) > 1 or len(layouts) != 1 or None in layouts:
+                continue
+            added = [graph.get_tensor_by_name(f"{node.name}:0").shape for node, _ in uses]
+            if _entries(self._shapes[name]) <= sum(map(_entries, added)):
+                continue  # to move it costs less than to add to all that it gives
+            self.kernels[number] = layouts == {True}
+            for node, _ in uses:
+                new += _with_product(node, name)
+        return part.source.replacing(new)
 
     def _zeros(self, number: int) -> tuple[tf.Tensor, tf.Tensor]:
         inner, outer = factors_of(
             self._shapes[self._movable[number][0]], transposed=self.kernels[number]
         )
         return tf.zeros(inner, tf.float64), tf.zeros(outer, tf.float64)
+
+
+def _entries(shape: tf.TensorShape) -> int:
+    """Number of entries; 0 where it is unknown."""
+    return shape.num_elements() or 0
 
 
 def factors_of(

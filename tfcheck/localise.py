@@ -10,7 +10,8 @@ import numpy as np
 
 from tfcheck.differences import FIRST_STEP
 from tfcheck.directions import Array, gaussian, generator
-from tfcheck.measure import Target, loudest_entries
+from tfcheck.sweep import loudest_entries
+from tfcheck.target import Target
 
 _NOTHING_LEFT = 1e-3
 """What is left of a gap when every wrong entry is found, beside the whole."""

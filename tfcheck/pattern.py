@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from tfcheck.directions import Array, gaussian, generator
-from tfcheck.measure import Target
+from tfcheck.target import Target
 
 _DIRECTIONS = 6
 _AGREEMENT = 1e-4
