@@ -50,6 +50,16 @@ class Transposed(layers.Layer):  # type: ignore[misc]
         return x + tf.matmul(once, self.kernel, transpose_b=True)
 
 
+class Grouped(layers.Layer):  # type: ignore[misc]
+    """A convolution of two groups of channels."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(1, 1, shape[-1] // 2, 64), name="kernel")
+
+    def call(self, x: Any) -> Any:
+        return tf.nn.conv2d(x, self.kernel, 1, "VALID")
+
+
 def many() -> keras.Model:
     """Many variables, with kernels of every kind, some of them in more than one place."""
     x = keras.Input((6, 6, 2))
@@ -60,6 +70,7 @@ def many() -> keras.Model:
         y = layers.BatchNormalization()(y)
     y = layers.DepthwiseConv2D(3, name="depthwise")(y)
     y = layers.Conv2D(16, 1, kernel_regularizer="l2", name="regularised")(y)
+    y = Grouped(name="grouped")(y)
     y = layers.Flatten()(y)
     for _ in range(4):
         y = layers.Dense(12, "tanh")(y)
@@ -119,8 +130,9 @@ def test_directions_in_kernels_are_products_where_there_are_many() -> None:
     drawn = objective.around.drawn(generator(0, "any"), [(p, 1.0) for p in parameters])
     factors = {p.path for p, d in drawn.items() if isinstance(d, Factors)}
     kernels = {p.path for p in parameters if p.path.endswith("kernel")}
-    assert len(kernels) == 15
-    assert factors == kernels - {"depthwise/kernel", "regularised/kernel", "small/kernel"}
+    assert len(kernels) == 16
+    moved = {f"{name}/kernel" for name in ("depthwise", "regularised", "small", "grouped")}
+    assert factors == kernels - moved
     for parameter, direction in drawn.items():
         if isinstance(direction, Factors):
             gradient = np.random.default_rng(0).standard_normal(parameter.variable.shape)

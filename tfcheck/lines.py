@@ -197,7 +197,7 @@ class Lines:
             held_by = self._movable[number]
             name = held_by[0]
             uses = users.get(name, [])
-            layouts = {_layout(node, ref) for node, ref in uses}
+            layouts = {_layout(node, ref, graph) for node, ref in uses}
             if len(held_by) > 1 or len(layouts) != 1 or None in layouts:
                 continue
             added = [graph.get_tensor_by_name(f"{node.name}:0").shape for node, _ in uses]
@@ -237,7 +237,7 @@ def _outer(kernel: str) -> str:
     return f"{kernel.replace(':', '_')}/outer:0"
 
 
-def _layout(node: Any, kernel: str) -> bool | None:
+def _layout(node: Any, kernel: str, graph: tf.Graph) -> bool | None:
     """Whether a product has its kernel transposed; None for what is no product with a kernel."""
     refs = [canonical(ref, in_function=False) for ref in node.input]
     if refs.count(kernel) != 1 or len(refs) != 2 or refs[1] != kernel:
@@ -245,7 +245,9 @@ def _layout(node: Any, kernel: str) -> bool | None:
     if node.op == "MatMul":
         return bool(node.attr["transpose_b"].b)
     if node.op == "Conv2D" and node.attr["data_format"].s in (b"", b"NHWC"):
-        return False
+        inputs, entries = (graph.get_tensor_by_name(ref).shape for ref in refs)
+        whole = inputs.rank and entries.rank and inputs[-1] == entries[2]
+        return False if whole else None  # with groups, one output needs one of each group
     return None
 
 
