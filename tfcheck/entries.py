@@ -30,6 +30,9 @@ Indices: TypeAlias = npt.NDArray[np.int64]
 _ENOUGH = 2**27
 """More bytes than this at once make nothing faster."""
 
+_GRAPH = 24 * 2**20
+"""About what TensorFlow keeps of the graphs for entries, and for running them."""
+
 _ONE_BY_ONE = 64
 
 
@@ -87,7 +90,8 @@ class PerturbedEntries:
             found = self._losses(tf.constant(index, tf.int64), tf.constant(change), *point)
             return np.asarray(found, np.float64)
 
-        left = max(0, limit - self.fixed_bytes)
+        graph = min(_GRAPH, limit * 3 // 4)
+        left = max(0, limit - graph - self.fixed_bytes)
         return Entries(losses, min(left, _ENOUGH) // self.bytes_per_lane)
 
 

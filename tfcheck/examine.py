@@ -114,6 +114,7 @@ class Examination:
         self._unresolved: dict[int, Measurement] = {}
         self._until = objective.evaluations + _BUDGET
         self._noise: dict[int, float] = {}
+        self._everything: dict[int, Along | None] = {}
         self._scales = {
             parameter: scale_of(objective.value(base, parameter))
             for parameter in objective.parameters
@@ -259,7 +260,7 @@ class Examination:
     def _size_within(self, loss: int, reaches: Sequence[float]) -> float:
         """How large a loss gets where everything moves by some of these times its scale."""
         here = abs(self.base.losses[loss])
-        line = self._line_in_everything(loss, "far")
+        line = self._line_in_everything(loss)
         if line is None or not math.isfinite(here):
             return 1.0
         places = [sign * reach for reach in reaches for sign in (1, -1)]
@@ -279,20 +280,21 @@ class Examination:
         numbers = min(max(around, self._size_within(loss, _VERY_FAR)), largest)
         return numbers if around < _GONE * numbers else around, numbers
 
-    def _line_in_everything(self, loss: int, purpose: str) -> Along | None:
+    def _line_in_everything(self, loss: int) -> Along | None:
         """A loss along a random direction in all it is differentiated for; None for nothing."""
-        parameters = [p for p in self.objective.parameters if p.loss == loss and p.inputs]
-        if not parameters:
-            return None
-        moves = [(parameter, self._scales[parameter]) for parameter in parameters]
-        rng = generator(self.settings.seed, f"{purpose} {loss}")
-        directions = self.objective.around.drawn(rng, moves)
-        return Along(self.objective.around.line(self.base, directions))
+        if loss not in self._everything:
+            parameters = [p for p in self.objective.parameters if p.loss == loss and p.inputs]
+            moves = [(parameter, self._scales[parameter]) for parameter in parameters]
+            rng = generator(self.settings.seed, f"everything {loss}")
+            directions = self.objective.around.drawn(rng, moves)
+            line = self.objective.around.line(self.base, directions) if directions else None
+            self._everything[loss] = None if line is None else Along(line)
+        return self._everything[loss]
 
     def _noise_of(self, loss: int) -> float:
         """The noise of a loss when everything it is differentiated for moves a little at random."""
         if loss not in self._noise:
-            line = self._line_in_everything(loss, "noise")
+            line = self._line_in_everything(loss)
             rough = self.objective.islands or self.objective.precision != "float64"
             spacing = _COARSE_SPACING if rough else _FINE_SPACING
             noise = 0.0 if line is None else measure_noise(line, spacing)

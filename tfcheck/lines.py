@@ -24,6 +24,10 @@ Values: TypeAlias = Callable[[Sequence[float]], Array]
 """The loss at several places along a line."""
 
 
+_AT_ONCE = 2
+"""Two places at a time keep cores busy that wait for each other in small operations."""
+
+
 @dataclass(frozen=True)
 class Factors:
     """A direction in a kernel that is the product of two, broadcast to the kernel's shape.
@@ -96,7 +100,9 @@ class Lines:
                     inside |= self._moved(number, given, place, moves, directions)
                 return beside.imported(inside, [loss], "line")[0]
 
-            return tf.map_fn(at, places, fn_output_signature=tf.float64, parallel_iterations=1)
+            return tf.map_fn(
+                at, places, fn_output_signature=tf.float64, parallel_iterations=_AT_ONCE
+            )
 
         specs = [tf.TensorSpec(feed.shape, feed.dtype) for feed in part.feeds]
         free = tf.TensorSpec(None, tf.float64)
