@@ -312,6 +312,8 @@ class Case:
         exact: the exact derivative along the direction that was measured.
         size: the size a slope has along such directions.
         vacuous: whether the direction was rounded to nothing.
+        right: whether the tape's slope is the exact one; where it is plainly off, a coarse
+            measurement is enough.
     """
 
     name: str
@@ -319,6 +321,7 @@ class Case:
     exact: float
     size: float
     vacuous: bool
+    right: bool
 
     @property
     def known(self) -> bool:
@@ -348,7 +351,8 @@ def cases_of(name: str, number: int, precision: str) -> Iterator[Case]:
             slope = target.line(direction, reference).slope
             exact = representable(direction, target.value, slope.step / 4, target.bits)
             size = target.scale * float(np.linalg.norm(slopes))
-            yield Case(name, slope, float(np.vdot(exact, slopes)), size, not np.any(exact))
+            along = float(np.vdot(exact, slopes))
+            yield Case(name, slope, along, size, not np.any(exact), right=tape == 1.0)
 
 
 @cache
@@ -388,7 +392,9 @@ def test_bars_cover_the_error(precision: str) -> None:
 def test_bars_are_small(precision: str, largest: float) -> None:
     """Covering is not for free: the typical bar is small beside the slope."""
     bars = [
-        case.slope.error_bar / case.size for case in measured(precision) if case.known and case.size
+        case.slope.error_bar / case.size
+        for case in measured(precision)
+        if case.known and case.right and case.size
     ]
     assert float(np.median(bars)) <= largest
 

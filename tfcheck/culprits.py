@@ -64,7 +64,8 @@ def find_culprits(
         progress: called as the search goes on.
     """
     base = objective.at(batch)
-    suspects = _Suspects(Examination(objective, base, settings, progress), failed)
+    examination = Examination(objective, base, settings, progress, verdicts_only=True)
+    suspects = _Suspects(examination, failed)
     first = len(base.losses) - len(objective.layer_calls)
     guilty: dict[int, bool] = {}
     culprits: list[str] = []

@@ -218,7 +218,11 @@ def _one_sided(
 
 
 def measure_slope(
-    measure: Callable[[float], Slope], wanted: float, first_step: float = FIRST_STEP
+    measure: Callable[[float], Slope],
+    wanted: float,
+    first_step: float = FIRST_STEP,
+    *,
+    enough: Callable[[Slope], bool] = lambda _: False,
 ) -> tuple[Slope, Slope]:
     """Look for the step at which a slope's error bar is at most `wanted`.
 
@@ -229,6 +233,7 @@ def measure_slope(
         measure: gives the slope measured at a step.
         wanted: the error bar that is good enough.
         first_step: where to begin. Defaults to `FIRST_STEP`.
+        enough: whether a slope tells enough, whatever its error bar. Defaults to never.
 
     Returns:
         The first slope measured and the best one.
@@ -237,7 +242,7 @@ def measure_slope(
     first = best = latest = measure(step)
     heading = 0
     for _ in range(_MOVES):
-        if best.error_bar <= wanted:
+        if best.error_bar <= wanted or enough(best):
             break
         shrink = math.isnan(latest.error_bar) or latest.truncation > latest.roundoff
         turn = -1 if shrink else 1

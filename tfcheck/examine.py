@@ -66,9 +66,8 @@ _ROUNDINGS = 4.0
 _GONE = 1e-10
 """A loss that is smaller than this part of its numbers, and all around, is gone."""
 
-_MOST_LOCALISED = 12
-_FEW_DIRECTIONS = 2
-"""Enough to tell wrong from right, once a dozen variables are known to be wrong."""
+_MOST_LOOKED_INTO, _MOST_OF_MANY = 12, 2
+"""How many wrong variables are looked into closely, and how many where there are many in all."""
 
 _BUDGET = 1000
 """Evaluations for variables that a joint measurement left open; the rest stays inconclusive."""
@@ -96,10 +95,24 @@ class Finding:
 
 
 class Examination:
-    """One check at one point: measuring and judging parameter by parameter."""
+    """One check at one point: measuring and judging parameter by parameter.
+
+    Args:
+        objective: the objective.
+        base: the point.
+        settings: the options of the check.
+        progress: called as the examination goes on.
+        verdicts_only: whether what is wrong need not be looked into closely. Defaults to False.
+    """
 
     def __init__(
-        self, objective: Objective, base: Base, settings: Settings, progress: Progress
+        self,
+        objective: Objective,
+        base: Base,
+        settings: Settings,
+        progress: Progress,
+        *,
+        verdicts_only: bool = False,
     ) -> None:
         self.objective = objective
         self.base = base
@@ -121,7 +134,12 @@ class Examination:
         }
         self._tape_rounding = TAPE_ULPS * _PRECISION[objective.precision]
         sizes = [self._sizes(loss) for loss in range(objective.steps)]
-        self._natural, self._numbers = zip(*sizes, strict=True)
+        self._natural = [natural for natural, _ in sizes]
+        self._numbers = [numbers for _, numbers in sizes]
+        in_step = [p for p in objective.parameters if p.loss < objective.steps]
+        self._many = len(in_step) > JOINT_FROM
+        self._most = _MOST_OF_MANY if self._many else _MOST_LOOKED_INTO
+        self._verdicts_only = verdicts_only
         self._localised = 0
         self._looks = 0
         self._tried_jumps = 0
@@ -497,9 +515,8 @@ class Examination:
             )
             return measure_every_coordinate(target, epsilon, advance)
         directions = self.settings.directions
-        if self._localised >= _MOST_LOCALISED:
-            directions = min(directions, _FEW_DIRECTIONS)
-        return measure_directions(target, directions, epsilon, self.settings.seed)
+        brief = self._many and (self._verdicts_only or self._localised >= self._most)
+        return measure_directions(target, directions, epsilon, self.settings.seed, brief=brief)
 
     def _second_look(
         self, position: int, first: Judgement, here: Measurement
@@ -511,7 +528,7 @@ class Examination:
         self._looks += 1
         if self._is_rounding(position):
             return self._lost_in_rounding(), here
-        if not here.lines or (certain and self._looks > _MOST_LOCALISED):
+        if not here.lines or (certain and self._looks > self._most):
             return first, here
         nudged = self._aside(parameter.loss)
         gradient = None if nudged is None else nudged.gradients[position]
@@ -529,7 +546,7 @@ class Examination:
         """Whether two gradients that are zero throughout are so because the loss has only jumps."""
         silent = target.gradient is not None and not np.any(target.gradient)
         accused = judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT)
-        if not silent or accused or self._tried_jumps >= _MOST_LOCALISED:
+        if not silent or accused or self._tried_jumps >= _MOST_LOOKED_INTO:
             return False
         self._tried_jumps += 1
         return only_jumps(target, self.settings.seed)
@@ -572,7 +589,7 @@ class Examination:
         kinks = deviating and all(line.slope.has_kink for line in deviating)
         if not kinks or not doubtful(deviating):
             return 0.0
-        if self._looks > _MOST_LOCALISED:
+        if self._looks > _MOST_LOOKED_INTO:
             return None
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
         target = self._target(parameter, gradient, self.base, self._loudest[parameter.loss])
@@ -634,9 +651,14 @@ class Examination:
         norms = math.sqrt(measurement.numerical_square) + math.sqrt(measurement.analytic_square)
         return math.sqrt(measurement.bar_square) + self.settings.thresholds.okay * norms
 
+    @property
+    def _looked_into(self) -> bool:
+        """Whether another wrong variable is looked into closely."""
+        return not self._verdicts_only and self._localised < self._most
+
     def _pattern(self, target: Target, parameter: Parameter, measurement: Measurement) -> str:
         """How the gradient is wrong; only of the first few failing variables."""
-        if self._localised >= _MOST_LOCALISED or not measurement.lines:
+        if not self._looked_into or not measurement.lines:
             return ""
         others = {
             other.path: gradient
@@ -651,7 +673,7 @@ class Examination:
         Only of the first few failing variables: where one layer corrupts all before it, their
         entries tell nothing more.
         """
-        if self._localised >= _MOST_LOCALISED:
+        if not self._looked_into:
             return ()
         self._localised += 1
         coordinates = []

@@ -157,7 +157,7 @@ def measure_group(
         base=base,
         members=tuple(zip(group, units, strict=True)),
     )
-    joint = measure_directions(target, settings.directions, None, settings.seed)
+    joint = measure_directions(target, settings.directions, None, settings.seed, brief=True)
     found = []
     for member, unit in zip(group, units, strict=True):
         length = norm(member.gradient)

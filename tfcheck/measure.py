@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfcheck.directions import generator
-from tfcheck.target import Line, Movable
-
-_PLAIN = 100
-"""A gap of this many error bars needs no finer measurement of its size."""
+from tfcheck.target import PLAINLY, Line, Movable
 
 _MANY = 32
 """Lines for what only many of them can tell."""
@@ -66,7 +63,7 @@ class Measurement:
 
 
 def measure_directions(
-    target: Movable, directions: int, epsilon: float | None, seed: int
+    target: Movable, directions: int, epsilon: float | None, seed: int, *, brief: bool = False
 ) -> Measurement:
     """Measure a variable along Gaussian directions.
 
@@ -78,6 +75,7 @@ def measure_directions(
         directions: number of directions.
         epsilon: a fixed absolute step along directions of unit scale; None to choose it.
         seed: seeds the directions, with the target's stream.
+        brief: whether one direction is enough where it is plainly off. Defaults to False.
     """
     rng = generator(seed, target.stream)
     drawn = (target.drawn(rng) for _ in range(directions))
@@ -89,9 +87,11 @@ def measure_directions(
             lines.append(Line(analytic, slope, abs(slope.value - analytic), slope.smooth))
         return _from_lines(target, lines)
     reference = target.scale * target.norm
-    lines = [target.line(next(drawn), reference)]
-    lines += [_follow(target, direction, lines[0], reference) for direction in drawn]
-    return _from_lines(target, lines)
+    leader = target.line(next(drawn), reference)
+    if brief and leader.gap > PLAINLY * leader.slope.error_bar:
+        return _from_lines(target, [leader])
+    followers = [_follow(target, direction, leader, reference) for direction in drawn]
+    return _from_lines(target, [leader, *followers])
 
 
 def measure_more(target: Movable, step: float, seed: int) -> list[Line]:
@@ -112,10 +112,10 @@ def _follow(target: Movable, direction: Any, leader: Line, reference: float) -> 
     wrong the three steps are taken without a search: whether a kink explains it is told by this
     direction's own one-sided slopes.
     """
-    if leader.gap > _PLAIN * leader.slope.error_bar:
+    if leader.gap > PLAINLY * leader.slope.error_bar:
         analytic, slope = target.slope_at(direction, leader.slope.step)
         gap = abs(slope.value - analytic)
-        if gap > _PLAIN * slope.error_bar or gap <= slope.error_bar <= leader.slope.error_bar:
+        if gap > PLAINLY * slope.error_bar or gap <= slope.error_bar <= leader.slope.error_bar:
             return Line(analytic, slope, gap, first_smooth=True)
         return target.line(direction, reference, leader.slope.step)
     step = leader.slope.step / 4

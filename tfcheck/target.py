@@ -47,6 +47,12 @@ _TREAD_NOISE = 16
 _USEFUL = 1e-2
 """An error bar of this part of a slope still tells something."""
 
+PLAINLY = 100
+"""A gap of this many error bars needs no finer measurement of its size."""
+
+_SURELY = 8
+"""A gap of this many error bars is one, whatever its size."""
+
 TAPE_ULPS = 32
 """Rounding of the tape's arithmetic, in units of the rounding of one operation."""
 
@@ -158,7 +164,8 @@ class Movable(ABC):
             direction: the direction.
             step: the largest of the three steps.
             wanted: the error bar that is good enough; where a quiet line of a noisy loss has more,
-                a dozen more evaluations tell its own noise. Defaults to infinity: only six.
+                and may agree with the tape, a dozen more evaluations tell its own noise. Defaults
+                to infinity: only six.
         """
         analytic, phi = self.along(direction, step / 4)
 
@@ -174,12 +181,11 @@ class Movable(ABC):
 
         heard = _HEARD_PART * self.arithmetic.heard
         slope = difference(heard)
-        if slope.noise <= heard and not slope.error_bar <= wanted:
+        open_question = not slope.error_bar <= wanted and not _off(slope, analytic, _SURELY)
+        if slope.noise <= heard and open_question:
             # Seven values may agree by luck, a dozen more show whether this line is that quiet.
             own = measure_noise(phi, step / _NOISE_SPACING, widenings=0)
-            if (
-                own == 0
-            ):  # They all tie, perhaps on one tread of a loss that rounding moves in steps.
+            if own == 0:  # They all tie, perhaps on one tread of the steps that rounding makes.
                 own = self.arithmetic.tread / _TREAD_NOISE
             slope = difference(min(own, heard) if math.isfinite(own) else heard)
         return analytic, slope
@@ -192,10 +198,13 @@ class Movable(ABC):
             analytic[step], slope = self.slope_at(direction, step, wanted)
             return slope
 
+        def enough(slope: Slope) -> bool:
+            return _off(slope, analytic[slope.step], PLAINLY)
+
         wanted = self.wanted(reference)
         start = self.first_step(reference) if first_step is None else first_step
-        first, best = measure_slope(measure, wanted, start)
-        if start > FIRST_STEP and not best.error_bar <= _USEFUL * reference:
+        first, best = measure_slope(measure, wanted, start, enough=enough)
+        if start > FIRST_STEP and not (best.error_bar <= _USEFUL * reference or enough(best)):
             # What is too coarse a step for a loss with jumps may be right for one with noise.
             best = better(best, measure_slope(measure, wanted, FIRST_STEP)[1])
         if not abs(best.value - analytic[best.step]) <= best.error_bar:
@@ -220,6 +229,11 @@ class Movable(ABC):
         straight = _STRAIGHT * abs(self.at_zero) / reference if reference > 0 else math.inf
         exponent = math.floor(math.log2(straight)) if 0 < straight < math.inf else 0
         return max(min(FIRST_STEP, 2.0**exponent), 64 * SMALLEST_STEP)
+
+
+def _off(slope: Slope, analytic: float, bars: float) -> bool:
+    """Whether a slope is more than so many error bars off the tape's."""
+    return abs(slope.value - analytic) > bars * slope.error_bar
 
 
 @dataclass(frozen=True)
