@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfcheck.directions import gaussian, generator, representable, scale_of
+from tfcheck.directions import Draws, gaussian, generator, representable, scale_of
 
 
 @given(
@@ -143,3 +143,24 @@ def test_gaussian_shape_and_scale(shape: tuple[int, int], scale: float) -> None:
     other = gaussian(np.random.default_rng(3), shape, scale)
     assert other.shape == shape
     np.testing.assert_allclose(other, scale * one)
+
+
+@given(st.integers(0, 5), st.lists(st.integers(0, 40), min_size=1, max_size=4))
+def test_draws_are_remembered_as_they_were(seed: int, sizes: list[int]) -> None:
+    """What is drawn again, and what comes after it, is what a new generator gives."""
+    draws = Draws(kept=60)
+    for _ in range(3):
+        fresh, replayed = generator(seed, "x"), generator(seed, "x")
+        for size in sizes:
+            np.testing.assert_array_equal(
+                draws.normal(replayed, (size,)), fresh.standard_normal((size,))
+            )
+        assert replayed.standard_normal() == fresh.standard_normal()
+
+
+def test_as_many_draws_as_allowed_are_remembered() -> None:
+    """The same array is given again only within the limit."""
+    draws = Draws(kept=100)
+    for size, known in ((60, True), (60, False), (40, True)):
+        first, second = (draws.normal(generator(size, "y" * known), (size,)) for _ in range(2))
+        assert (first is second) == known

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from tfcheck.directions import Array, gaussian
+from tfcheck.directions import Array, Draws
 from tfcheck.entries import Entries, Indices, PerturbedEntries, perturbed_entries
 from tfcheck.graph_functions import LossPart
 from tfcheck.lines import Direction, Factors, Lines, Values, factors_of
@@ -36,6 +36,9 @@ _FEW = 64
 _LEAST = 4
 """Perturbing fewer entries than this at once is no faster than one by one."""
 
+_KEPT = 2**21
+"""So many numbers of random directions are remembered from one checkpoint to the next."""
+
 _STAGES = 4
 """So many parts of a network have lines of their own, which begin where the part does."""
 
@@ -55,6 +58,7 @@ class Around:
         self._known: dict[int, list[Parameter]] = {}
         self._lines: dict[tuple[int, int], Lines | None] = {}
         self._perturbed: dict[Parameter, PerturbedEntries | None] = {}
+        self._draws = Draws(0 if once else _KEPT)
 
     def line(self, base: Base, directions: Mapping[Parameter, Direction]) -> Values:
         """A loss along a line.
@@ -107,7 +111,7 @@ class Around:
             shape = tuple(parameter.variable.shape)
             transposed = self._transposed(parameter)
             if transposed is None:
-                directions[parameter] = gaussian(rng, shape, unit)
+                directions[parameter] = self._draws.normal(rng, shape) * unit
             else:
                 inner, outer = factors_of(shape, transposed=transposed)
                 directions[parameter] = Factors(

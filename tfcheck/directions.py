@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,31 @@ def gaussian(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> 
     whatever the number of entries.
     """
     return rng.standard_normal(shape) * scale
+
+
+class Draws:
+    """Normal numbers, and those drawn before: the same ones are drawn at every checkpoint.
+
+    Args:
+        kept: how many numbers are remembered at most.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._left = kept
+        self._known: dict[tuple[str, tuple[int, ...]], tuple[Array, Any]] = {}
+
+    def normal(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        """What `rng.standard_normal` gives, read-only where it is remembered."""
+        key = (str(rng.bit_generator.state), shape)
+        if key in self._known:
+            values, rng.bit_generator.state = self._known[key]
+            return values
+        values = rng.standard_normal(shape)
+        if values.size <= self._left:
+            self._left -= values.size
+            values.setflags(write=False)
+            self._known[key] = values, rng.bit_generator.state
+        return values
 
 
 def dot(one: Array, other: Array) -> float:
