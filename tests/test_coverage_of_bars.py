@@ -449,7 +449,16 @@ def test_ties_do_not_pass_for_silence() -> None:
         t = float(displacement[0]) * 2.0**12
         return 5.0 if t in (0.0, 1.0, 2.0, 4.0, -1.0, -2.0, -4.0) else 5.0 + 1e-4 * math.sin(99 * t)
 
-    known = Target("x", lucky, point, np.array([0.5]), 5.0, 1e-6, 0.5, Arithmetic(1e-4))
+    known = Target(
+        lucky,
+        point,
+        np.array([0.5]),
+        stream="x",
+        at_zero=5.0,
+        resolution=1e-6,
+        loudest=0.5,
+        arithmetic=Arithmetic(1e-4),
+    )
     unknown = replace(known, arithmetic=Arithmetic())
     quiet, noisy = (t.slope_at(point, 2.0**-10, 0.0)[1].error_bar for t in (unknown, known))
     assert quiet < 1e-9
@@ -460,7 +469,14 @@ def test_quiet_variables_of_noisy_losses_keep_small_bars() -> None:
     """What other variables make noisy is measured as well as ever where this one is quiet."""
     point = np.array([1.0])
     target = Target(
-        "x", lambda d: math.exp(float(d[0])), point, np.ones(1), 1.0, 1e-9, 1.0, Arithmetic(1e-4)
+        lambda d: math.exp(float(d[0])),
+        point,
+        np.ones(1),
+        stream="x",
+        at_zero=1.0,
+        resolution=1e-9,
+        loudest=1.0,
+        arithmetic=Arithmetic(1e-4),
     )
     line = target.line(point, 1.0)
     assert abs(line.slope.value - 1.0) <= line.slope.error_bar < 1e-7

@@ -68,7 +68,14 @@ def target_of(
     at_zero = displaced(np.zeros(shape))
     displaced.count = 0
     return Target(
-        f"variable {seed}", displaced, value, gradient, at_zero, 1e-6, loudest, Arithmetic(1e-13)
+        displaced,
+        value,
+        gradient,
+        stream=f"variable {seed}",
+        at_zero=at_zero,
+        resolution=1e-6,
+        loudest=loudest,
+        arithmetic=Arithmetic(1e-13),
     )
 
 

@@ -28,7 +28,15 @@ def target_with(gradient: Array, value: Array) -> Target:
         return float(np.sum(np.sin(x) + 0.1 * x**2))
 
     at_zero = displaced(np.zeros(value.shape))
-    return Target("variable", displaced, value, gradient, at_zero, 1e-6, 1.0)
+    return Target(
+        displaced,
+        value,
+        gradient,
+        stream="variable",
+        at_zero=at_zero,
+        resolution=1e-6,
+        loudest=1.0,
+    )
 
 
 def pattern(change: Any, shape: tuple[int, ...] = (4, 4), **others: Array) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -48,10 +49,15 @@ class Member:
     gradient: Array
     scale: float
 
+    @cached_property
+    def norm(self) -> float:
+        """‖g‖."""
+        return norm(self.gradient)
+
     @property
     def loudness(self) -> float:
         """How much a natural change of the variable changes the loss."""
-        return self.scale * norm(self.gradient)
+        return self.scale * self.norm
 
 
 @dataclass(frozen=True)
@@ -160,14 +166,13 @@ def measure_group(
     joint = measure_directions(target, settings.directions, None, settings.seed, brief=True)
     found = []
     for member, unit in zip(group, units, strict=True):
-        length = norm(member.gradient)
         measurement = Measurement(
             lines=(),
             gap_square=joint.gap_square / unit**2,
-            numerical_square=length**2,
-            analytic_square=length**2,
+            numerical_square=member.norm**2,
+            analytic_square=member.norm**2,
             bar_square=joint.bar_square / unit**2,
-            analytic_norm=length,
+            analytic_norm=member.norm,
         )
         step = joint.lines[0].slope.step * unit / member.scale
         found.append(Joined(member.position, measurement, step))
@@ -184,12 +189,6 @@ class _Together(Movable):
         members: the variables, with how far each moves where a direction is 1.
     """
 
-    stream: str
-    at_zero: float
-    resolution: float
-    loudest: float
-    arithmetic: Arithmetic
-    start: float | None
     objective: Objective
     base: Base
     members: tuple[tuple[Member, float], ...]
@@ -202,8 +201,7 @@ class _Together(Movable):
     @property
     def norm(self) -> float:
         """The norm of all gradients together, in the units of the variables."""
-        norms = (norm(member.gradient) * unit for member, unit in self.members)
-        return math.hypot(*norms)
+        return math.hypot(*(member.norm * unit for member, unit in self.members))
 
     def drawn(self, rng: np.random.Generator) -> dict[Parameter, Direction]:
         """A random direction in all of them."""

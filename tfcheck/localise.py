@@ -35,8 +35,7 @@ def suspicious_entries(target: Target, count: int) -> list[tuple[int, ...]]:
         tuple(int(i) for i in np.unravel_index(flat, target.value.shape))
         for flat in wrong_entries(target, max(1, count // 2))
     ]
-    gradient = np.zeros(target.value.shape) if target.gradient is None else target.gradient
-    found += loudest_entries(gradient, count)
+    found += loudest_entries(target.tape, count)
     return list(dict.fromkeys(found))[:count]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfcheck.directions import generator
-from tfcheck.target import PLAINLY, Line, Movable
+from tfcheck.target import Line, Movable
 
 _MANY = 32
 """Lines for what only many of them can tell."""
@@ -81,14 +81,10 @@ def measure_directions(
     drawn = (target.drawn(rng) for _ in range(directions))
     if epsilon is not None:
         step = epsilon / target.scale
-        lines = []
-        for direction in drawn:
-            analytic, slope = target.slope_at(direction, step)
-            lines.append(Line(analytic, slope, abs(slope.value - analytic), slope.smooth))
-        return _from_lines(target, lines)
+        return _from_lines(target, [_at_step(target, direction, step) for direction in drawn])
     reference = target.scale * target.norm
     leader = target.line(next(drawn), reference)
-    if brief and leader.gap > PLAINLY * leader.slope.error_bar:
+    if brief and leader.plainly_off:
         return _from_lines(target, [leader])
     followers = [_follow(target, direction, leader, reference) for direction in drawn]
     return _from_lines(target, [leader, *followers])
@@ -97,12 +93,13 @@ def measure_directions(
 def measure_more(target: Movable, step: float, seed: int) -> list[Line]:
     """Lines along many more directions, all at one step, for what only many of them can tell."""
     rng = generator(seed, target.stream, "more")
-    lines = []
-    for _ in range(_MANY):
-        direction = target.drawn(rng)
-        analytic, slope = target.slope_at(direction, step)
-        lines.append(Line(analytic, slope, abs(slope.value - analytic), slope.smooth))
-    return lines
+    return [_at_step(target, target.drawn(rng), step) for _ in range(_MANY)]
+
+
+def _at_step(target: Movable, direction: Any, step: float) -> Line:
+    """Measure along a direction at one step, without a search."""
+    analytic, slope = target.slope_at(direction, step)
+    return Line(analytic, slope, abs(slope.value - analytic), slope.smooth)
 
 
 def _follow(target: Movable, direction: Any, leader: Line, reference: float) -> Line:
@@ -112,11 +109,12 @@ def _follow(target: Movable, direction: Any, leader: Line, reference: float) -> 
     wrong the three steps are taken without a search: whether a kink explains it is told by this
     direction's own one-sided slopes.
     """
-    if leader.gap > PLAINLY * leader.slope.error_bar:
-        analytic, slope = target.slope_at(direction, leader.slope.step)
-        gap = abs(slope.value - analytic)
-        if gap > PLAINLY * slope.error_bar or gap <= slope.error_bar <= leader.slope.error_bar:
-            return Line(analytic, slope, gap, first_smooth=True)
+    if leader.plainly_off:
+        line = dataclasses.replace(
+            _at_step(target, direction, leader.slope.step), first_smooth=True
+        )
+        if line.plainly_off or line.gap <= line.slope.error_bar <= leader.slope.error_bar:
+            return line
         return target.line(direction, reference, leader.slope.step)
     step = leader.slope.step / 4
     analytic, phi = target.along(direction, step)

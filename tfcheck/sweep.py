@@ -33,7 +33,7 @@ def measure_every_coordinate(
         epsilon: a fixed absolute step; None to choose it by the entries with large gradients.
         progress: called with the number of entries done since the last call.
     """
-    gradient = np.zeros(target.value.shape) if target.gradient is None else target.gradient
+    gradient = target.tape
     probes = [measure_coordinate(target, index) for index in loudest_entries(gradient, 2)]
     if epsilon is None:
         step = min(probe.slope.step for probe in probes) / 4 * target.scale
@@ -85,7 +85,7 @@ def _sweep(target: Target, step: float, progress: Callable[[int], None]) -> Arra
 
 def _agrees(target: Target, entries: Entries, plain: Entries) -> bool:
     """Whether perturbing entries at once gives what perturbing them one by one does."""
-    gradient = np.zeros(target.value.shape) if target.gradient is None else target.gradient
+    gradient = target.tape
     loudest = [np.ravel_multi_index(i, gradient.shape) for i in loudest_entries(gradient, _TRIED)]
     rng = generator(0, target.stream, "trial")
     others = rng.choice(gradient.size, min(_TRIED_AT_RANDOM, gradient.size), replace=False)

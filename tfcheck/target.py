@@ -47,7 +47,7 @@ _TREAD_NOISE = 16
 _USEFUL = 1e-2
 """An error bar of this part of a slope still tells something."""
 
-PLAINLY = 100
+_PLAINLY = 100
 """A gap of this many error bars needs no finer measurement of its size."""
 
 _SURELY = 8
@@ -86,6 +86,11 @@ class Line:
         """Whether the error bar does not explain the gap."""
         return not self.gap <= self.slope.error_bar
 
+    @property
+    def plainly_off(self) -> bool:
+        """Whether the gap is so many error bars that its size needs no finer measurement."""
+        return _off(self.slope, self.analytic, _PLAINLY)
+
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
@@ -111,6 +116,7 @@ class Arithmetic:
         return self.noise if heard else 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
 class Movable(ABC):
     """What a loss is measured for along lines: a variable, or several of them together.
 
@@ -128,8 +134,8 @@ class Movable(ABC):
     at_zero: float
     resolution: float
     loudest: float
-    arithmetic: Arithmetic
-    start: float | None
+    arithmetic: Arithmetic = Arithmetic()
+    start: float | None = None
 
     @property
     @abstractmethod
@@ -199,7 +205,7 @@ class Movable(ABC):
             return slope
 
         def enough(slope: Slope) -> bool:
-            return _off(slope, analytic[slope.step], PLAINLY)
+            return _off(slope, analytic[slope.step], _PLAINLY)
 
         wanted = self.wanted(reference)
         start = self.first_step(reference) if first_step is None else first_step
@@ -238,19 +244,12 @@ def _off(slope: Slope, analytic: float, bars: float) -> bool:
 
 @dataclass(frozen=True)
 class Target(Movable):
-    """One variable at one point, ready to be measured.
+    """One variable at one point, ready to be measured; its other attributes are `Movable`'s.
 
     Attributes:
-        stream: seeds the random directions.
         displaced: the loss as a function of the variable's displacement.
         value: the variable's value.
         gradient: the tape's gradient, None where it gave none.
-        at_zero: the loss at the point.
-        resolution: relative size of the error bar that is good enough.
-        loudest: the largest scaled gradient norm among the variables of the same loss, against
-            which a gradient of zero is judged.
-        arithmetic: what is known of the loss's noise and rounding.
-        start: a step known to suit the loss around this point, None where none is.
         bits: how many bits of the variable are kept where the loss is evaluated.
         unit: size of a natural change, where it is not the root mean square of `value`.
         draw: draws a random direction; None for Gaussian ones.
@@ -258,16 +257,10 @@ class Target(Movable):
         entries: the loss where single entries are perturbed, many at once; None for one by one.
     """
 
-    stream: str
     displaced: Displaced
     value: Array
     gradient: Array | None
-    at_zero: float
-    resolution: float
-    loudest: float
-    arithmetic: Arithmetic = Arithmetic()
     bits: int = 53
-    start: float | None = None
     unit: float | None = None
     draw: Callable[[np.random.Generator], Direction] | None = None
     values_along: Callable[[Direction], Values] | None = None
@@ -277,6 +270,11 @@ class Target(Movable):
     def scale(self) -> float:
         """Size of a natural change of the variable."""
         return scale_of(self.value) if self.unit is None else self.unit
+
+    @property
+    def tape(self) -> Array:
+        """The tape's gradient, zero where it gave none."""
+        return np.zeros(self.value.shape) if self.gradient is None else self.gradient
 
     @property
     def norm(self) -> float:
