@@ -2187,9 +2187,13 @@ def certain(name: str, certainty: float, *, eagerly: bool, wrong: bool = False) 
 @pytest.mark.parametrize("certainty", [12.0, 20.0, 31.0, 36.0, 45.0])
 @pytest.mark.parametrize("name", ["sparse", "binary", "focal"])
 def test_certain_predictions_are_not_accused(name: str, certainty: float, eagerly: bool) -> None:
-    """A loss that is a tiny difference of large numbers moves in steps, or not at all."""
+    """A loss that is a tiny difference of large numbers moves in steps, or not at all.
+
+    In the float32 of a step that runs eagerly, that may leave nothing to measure.
+    """
     report = certain(name, certainty, eagerly=eagerly)
-    assert report.verdict is Verdict.PASS, str(report)
+    may_be = {Verdict.PASS, Verdict.INCONCLUSIVE} if eagerly else {Verdict.PASS}
+    assert report.verdict in may_be, str(report)
 
 
 @pytest.mark.parametrize("eagerly", [False, True])
