@@ -61,7 +61,7 @@ def test_a_raw_sigmoid_has_another_loss_eagerly() -> None:
 
 
 def test_models_that_run_eagerly_are_checked_eagerly() -> None:
-    """With `run_eagerly=True` it is the eager loss that is trained, and so checked; a note says so."""
+    """With `run_eagerly=True` the eager loss is trained, and so checked; a note says so."""
     model = network(L.Dense(1), RawSigmoid(), run_eagerly=True)
     report = check_gradients(model, X, Y)
     assert report.verdict is Verdict.PASS, str(report)

@@ -281,6 +281,13 @@ def test_eager_draws_ask_one_function_for_their_seeds(monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(tf.random.uniform((2,)), expected)
 
 
+def test_kinds() -> None:
+    """What TensorFlow makes of functions, variables and datasets is of these very classes."""
+    assert type(tf.function(lambda: None)) is internals.TF_FUNCTION_KIND
+    assert type(tf.Variable(1.0)) is internals.VARIABLE_KIND
+    assert type(iter(tf.data.Dataset.range(1))) is internals.ITERATOR_KIND
+
+
 def test_a_function_traced_anew_has_no_traces() -> None:
     """It is the same Python function with the same options, and the original is not traced."""
     function = tf.function(lambda x: x + 1, reduce_retracing=True)

@@ -254,7 +254,7 @@ def listen_eagerly(step: Step, batch: Batch) -> Recording:
     recording = step.recording()
     with (
         unchanged(step.owner),
-        variables_kept(step.owner),
+        variables_kept(held_variables(step.owner)),
         dropout_off(),
         listening(recording),
         functions_written_out(),

@@ -18,6 +18,11 @@ import tensorflow as tf
 from keras.src import backend as keras_backend
 from keras.src.backend.common import global_state
 
+# The classes of what `tf.function(...)`, `tf.Variable(...)` and `iter(dataset)` make. To make one
+# and ask for its class would take one of the numbers that TensorFlow names variables with.
+from tensorflow.python.data.ops.iterator_ops import OwnedIterator
+from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
+
 # Where eager random operations get their seeds from, which moves a generator on.
 # Operation definitions of functions' bodies have no public accessor: `tf.Operation.op_def` exists
 # only for operations of a graph, and a FunctionDef holds bare NodeDefs.
@@ -25,6 +30,11 @@ from tensorflow.python.framework import op_def_registry, random_seed
 
 # Which types an operation has a kernel for is not in its definition, and no public call tells.
 from tensorflow.python.framework.kernels import get_registered_kernels_for_op
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
+
+ITERATOR_KIND: type = OwnedIterator
+TF_FUNCTION_KIND: type = Function
+VARIABLE_KIND: type = ResourceVariable
 
 
 def op_definition(op: str) -> Any | None:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from tfcheck.internals import TF_FUNCTION_KIND
 from tfcheck.kept import (
     Kept,
     kept_array,
@@ -125,8 +125,9 @@ def _ways(kind: type) -> Iterator[_Way]:
 def _of_array(item: Any) -> Iterable[Any]:
     if item.dtype.hasobject:
         return item.ravel().tolist()
+    plain = type(item) in (np.ndarray, np.memmap)  # a masked one says no even where it can be set
     small = item.flags.writeable and item.nbytes <= LARGEST_ARRAY
-    return (kept_array(item),) if small else ()
+    return (kept_array(item),) if plain and small else ()
 
 
 def _of_instance(item: Any) -> Iterator[Any]:
@@ -210,6 +211,8 @@ def _is_own(module: object) -> bool:
 
 def _of_generator(item: Any) -> Iterable[Any]:
     """A random generator, of Python or NumPy."""
+    if isinstance(item, random.SystemRandom):
+        return ()
     if isinstance(item, random.Random):
         return (kept_state(item.getstate, item.setstate),)
     if isinstance(item, np.random.RandomState):
@@ -229,7 +232,7 @@ _ALONE: tuple[tuple[Any, _Way], ...] = (
     (types.FunctionType, _of_function),
     (type(functools.cache(len)), lambda item: (kept_cache(item),)),
     (random.Random | np.random.RandomState | np.random.Generator, _of_generator),
-    (type(tf.function(len)), _leading("python_function")),
+    (TF_FUNCTION_KIND, _leading("python_function")),
     (types.MethodType, _leading("__self__", "__func__")),
     (functools.partial | functools.partialmethod, _leading("func", "args", "keywords")),
     (staticmethod | classmethod, _leading("__func__")),

@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfcheck.errors import TraceError
+from tfcheck.internals import ITERATOR_KIND
 from tfcheck.patching import put_in_place
 
 _TAKING = (
@@ -57,10 +58,9 @@ def nothing_taken() -> Iterator[None]:
 
         return take
 
-    kind = type(iter(tf.data.Dataset.range(1)))
     with contextlib.ExitStack() as undo:
         for name in ("__next__", "get_next", "get_next_as_optional"):
-            put_in_place(undo, kind, name, make)
+            put_in_place(undo, ITERATOR_KIND, name, make)
         yield
 
 
@@ -91,6 +91,6 @@ def is_one_way(value: Any) -> bool:
 
 def _refusal(received: str) -> TraceError:
     return TraceError(
-        "A training step that is checked must take its data from fit, since a check evaluates it "
-        f"many times. Received: {received} in the step. Zip the datasets that are given to fit."
+        "A training step that is checked must take its data from fit: what a check took from "
+        f"elsewhere, training would miss. Received: {received}. Zip the datasets given to fit."
     )

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfcheck.batch import Batch
 from tfcheck.errors import BatchError, ModelError, NoTapeError, TraceError, telling_line
-from tfcheck.internals import live_variable, traced_anew
+from tfcheck.internals import TF_FUNCTION_KIND, live_variable, traced_anew
 from tfcheck.listening import (
     Recording,
     listen_to_regularizers,
@@ -181,7 +181,7 @@ def functions_written_out() -> Iterator[None]:
     with contextlib.ExitStack() as undo:
         put_in_place(
             undo,
-            _TF_FUNCTION,
+            TF_FUNCTION_KIND,
             "__call__",
             lambda _: lambda function, *args, **options: function.python_function(*args, **options),
         )
@@ -195,7 +195,7 @@ def functions_traced_anew() -> Iterator[None]:
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(function: Any, *args: Any, **options: Any) -> Any:
-            if type(function) is not _TF_FUNCTION:  # one that was loaded has no Python to trace
+            if type(function) is not TF_FUNCTION_KIND:  # one that was loaded has no Python to trace
                 return original(function, *args, **options)
             if id(function) not in anew:
                 anew[id(function)] = function, traced_anew(function)
@@ -204,11 +204,8 @@ def functions_traced_anew() -> Iterator[None]:
         return call
 
     with contextlib.ExitStack() as undo:
-        put_in_place(undo, _TF_FUNCTION, "__call__", make)
+        put_in_place(undo, TF_FUNCTION_KIND, "__call__", make)
         yield
-
-
-_TF_FUNCTION = type(tf.function(lambda: None))
 
 
 def explain(error: Exception, batch: Batch, source: str) -> BatchError | TraceError:

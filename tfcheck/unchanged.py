@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -14,7 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfcheck.errors import ModelError
-from tfcheck.internals import global_state_of_keras, live_variable, seeds_of_draws, sublayers
+from tfcheck.internals import (
+    VARIABLE_KIND,
+    global_state_of_keras,
+    live_variable,
+    seeds_of_draws,
+    sublayers,
+)
 from tfcheck.kept import kept_state
 from tfcheck.listening import is_variable
 from tfcheck.patching import put_in_place
@@ -24,11 +29,33 @@ from tfcheck.taking import OneWay, nothing_taken
 
 @contextlib.contextmanager
 def unchanged(*roots: Any) -> Iterator[None]:
-    """Put back what the block changes in Python: attributes, containers, random states.
+    """Put back what a step changes in Python: attributes, containers, random states.
+
+    Weights are not made, and nothing is taken that would be gone.
 
     Args:
         roots: the model or layer, and what else code in the block may reach: see `Snapshot`.
+
+    Raises:
+        ModelError: if the block makes weights.
     """
+    with _python_unchanged(*roots), _no_weights(), nothing_taken():
+        yield
+
+
+@contextlib.contextmanager
+def all_unchanged(*roots: Any) -> Iterator[None]:
+    """Put back what any code changes in Python, and in variables that it assigns to.
+
+    Args:
+        roots: as for `unchanged`.
+    """
+    with _python_unchanged(*roots), variables_kept():
+        yield
+
+
+@contextlib.contextmanager
+def _python_unchanged(*roots: Any) -> Iterator[None]:
     snapshot = Snapshot([*roots, *global_state_of_keras()])
     generators = (
         kept_state(random.getstate, random.setstate),
@@ -43,7 +70,7 @@ def unchanged(*roots: Any) -> Iterator[None]:
     try:
         for attributes, name in snapshot.iterators:
             attributes[name] = OneWay(attributes[name])
-        with tf.variable_creator_scope(_no_weights), _own_draws(), nothing_taken():
+        with _own_draws():
             yield
     finally:
         _to_the_end(put_back)
@@ -83,21 +110,42 @@ _OWN_SEED = 1_610_612_741
 _draws = itertools.count(1)
 
 
-def _no_weights(create: Callable[..., Any], **options: Any) -> Any:
-    """Refuse to create weights during a trace: a layer that builds itself changes the model."""
-    if options.get("trainable", True):
-        raise ModelError(
-            "A model must be built before it is checked. Received: a layer that creates the "
-            f"variable {options.get('name')!r} in the training step. Call the layer once, or train "
-            "for a step, before the check."
-        )
-    return create(**options)
+@contextlib.contextmanager
+def _no_weights() -> Iterator[None]:
+    """Refuse to make weights: a layer that builds itself changes the model."""
+    refused: list[ModelError] = []
+
+    def creator(create: Callable[..., Any], **options: Any) -> Any:
+        if options.get("trainable", True):
+            refused.append(
+                ModelError(
+                    "A model must be built before it is checked. Received: a layer that creates "
+                    f"the variable {options.get('name')!r} in the training step. Call the layer "
+                    "once, or train for a step, before the check."
+                )
+            )
+            raise refused[0]
+        return create(**options)
+
+    try:
+        with tf.variable_creator_scope(creator):
+            yield
+    except Exception:
+        if refused:
+            raise refused[0] from None
+        raise
+    if refused:  # where Keras tries out what a layer gives, it takes no notice of errors
+        raise refused[0]
 
 
 @contextlib.contextmanager
-def variables_kept(model: keras.Layer) -> Iterator[None]:
-    """Put back the values of all variables that a model holds, and of any others assigned to."""
-    before = [(variable, tf.identity(variable)) for variable in held_variables(model)]
+def variables_kept(variables: Iterable[tf.Variable] = ()) -> Iterator[None]:
+    """Put back the values of variables, and of any others that Python assigns to in this thread.
+
+    Args:
+        variables: those that operations alone may change. Defaults to none.
+    """
+    before = [(variable, tf.identity(variable)) for variable in variables]
     held = {id(variable) for variable, _ in before}
 
     def note(variable: Any) -> None:
@@ -112,7 +160,7 @@ def variables_kept(model: keras.Layer) -> Iterator[None]:
     try:
         with contextlib.ExitStack() as undo:
             for name in _ASSIGNING:
-                put_in_place(undo, _kind_of_variables(), name, _noted(note))
+                put_in_place(undo, VARIABLE_KIND, name, _noted(note))
             of_state = _noted(lambda generator: note(generator.state))
             put_in_place(undo, tf.random.Generator, "skip", of_state)
             yield
@@ -132,12 +180,6 @@ _ASSIGNING = (
     "scatter_nd_update",
 )
 """The methods of a `tf.Variable` that change it."""
-
-
-@functools.cache
-def _kind_of_variables() -> type:
-    """The class of what `tf.Variable(...)` makes."""
-    return type(tf.Variable(0.0, trainable=False))
 
 
 def _noted(note: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
