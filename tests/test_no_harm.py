@@ -114,6 +114,7 @@ class Counting(Stepping):
         self.generator = np.random.default_rng(1)
         self.dice = random.Random(2)
         self.closed = counter()
+        self.numbers = itertools.count(1)
 
     def stepped(self, x: Any, loss: Any) -> None:
         global STEPS_SEEN  # noqa: PLW0603 - as in scripts
@@ -129,6 +130,7 @@ class Counting(Stepping):
         self.recent.append(self.count)
         self.table[self.count % 4] += self.generator.random() + self.dice.random()
         self.closed()
+        next(self.numbers)
         random.random()
         np.random.random()  # noqa: NPY002 - the global one is meant
 
@@ -280,7 +282,13 @@ def state_of(model: Any) -> list[Any]:
     found += [value for name, value in vars(model).items() if isinstance(value, int | float | str)]
     if isinstance(model, Counting):
         found += [STEPS_SEEN, Counting.of_class, list(Counting.seen), len(model.log)]
-        found += [len(model.plain.items), list(model.recent), model.table.tolist(), model.closed()]
+        found += [
+            len(model.plain.items),
+            list(model.recent),
+            model.table.tolist(),
+            model.closed(),
+            next(model.numbers),
+        ]
         found += [model.generator.random(), model.dice.random()]
     if isinstance(model, Replaying):
         found.append(len(model.buffer.items))
@@ -541,7 +549,7 @@ def test_python_in_the_graph_changes_nothing() -> None:
         def loss_of(self, x: Any, y: Any) -> Any:
             def weight(value: Any) -> Any:
                 self.plain.calls += 1
-                return np.float32(0.5) + 0 * value
+                return np.float32(1.0) + 0 * value
 
             factor = tf.numpy_function(weight, [tf.reduce_mean(y)], tf.float32)
             return super().loss_of(x, y) * tf.ensure_shape(factor, ())

@@ -440,7 +440,9 @@ class _Body:
         count = self._emit(f"{name}/count", "GatherV2", (shape, zero, zero), Tparams=whole, **types)
         one = self._constant(f"{name}/one", 1)
         order = self._emit(f"{name}/order", "Range", (zero, count, one), Tidx=whole)
-        permutation = self._emit(f"{name}/permutation", "RandomShuffle", (order,), T=whole)
+        # Where operations must be deterministic, one without a seed is refused.
+        seeds = {"seed": node.attr["seed"].i, "seed2": node.attr["seed2"].i}
+        permutation = self._emit(f"{name}/permutation", "RandomShuffle", (order,), T=whole, **seeds)
         self._emit(name, "GatherV2", (value, permutation, zero), Tparams=dtype, **types)
         self.program.random_ops.append(_Note(node.op, f"{name}/permutation", self.in_function))
         self.drawn.append((permutation, True))

@@ -31,7 +31,7 @@ from tfcheck.kept import (
     kept_set,
     kept_state,
 )
-from tfcheck.taking import is_one_way
+from tfcheck.taking import is_iterator
 
 LARGEST_ARRAY = 2**28
 """Bytes of an array; larger ones are not copied, and trusted to stay as they are."""
@@ -98,7 +98,7 @@ class _Attributes:
     named: dict[str, Any]
 
     def iterators(self) -> list[tuple[dict[str, Any], str]]:
-        return [(self.named, name) for name, value in self.named.items() if is_one_way(value)]
+        return [(self.named, name) for name, value in self.named.items() if is_iterator(value)]
 
 
 _Way = Callable[[Any], Iterable[Any]]

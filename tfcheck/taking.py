@@ -7,6 +7,7 @@ refused before it takes anything.
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -28,10 +29,13 @@ _TAKING = (
 )
 """How the names begin of operations that take from what all evaluations share, or put into it."""
 
-_ITERATORS: tuple[type, ...] = (
-    types.GeneratorType,
-    *(map, filter, zip, enumerate, type(iter([])), type(iter(()))),
-    *(itertools.count, itertools.cycle, itertools.chain, itertools.islice),
+_COPIED: tuple[type, ...] = (
+    *(itertools.count, itertools.repeat),
+    *map(type, (iter([]), iter(()), iter(range(0)), iter(""), iter({}), iter(set()), reversed([]))),
+)
+_ONE_WAY: tuple[type, ...] = (
+    *(types.GeneratorType, map, filter, zip, enumerate),
+    *(itertools.cycle, itertools.chain, itertools.islice),
 )
 
 
@@ -64,17 +68,26 @@ def nothing_taken() -> Iterator[None]:
         yield
 
 
-class OneWay:
-    """Stands for an iterator of Python's that a model holds, while a step is traced or run.
+def stand_in(iterator: Any) -> Any:
+    """What stands for an iterator of Python's, while a step is traced or run.
 
-    Args:
-        iterator: the iterator.
+    It is a copy, where one goes on by itself, and else something that refuses to be taken from.
     """
+    return copy.copy(iterator) if isinstance(iterator, _COPIED) else _OneWay(iterator)
+
+
+def is_iterator(value: Any) -> bool:
+    """Whether this is an iterator of Python's own, whose place nothing but taking changes."""
+    return isinstance(value, _COPIED + _ONE_WAY)
+
+
+class _OneWay:
+    """An iterator that is not to be taken from."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
 
-    def __iter__(self) -> OneWay:
+    def __iter__(self) -> _OneWay:
         return self
 
     def __next__(self) -> Any:
@@ -82,11 +95,6 @@ class OneWay:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._iterator, name)
-
-
-def is_one_way(value: Any) -> bool:
-    """Whether what is taken from this is gone, and nothing tells where it stands."""
-    return isinstance(value, _ITERATORS)
 
 
 def _refusal(received: str) -> TraceError:

@@ -24,7 +24,7 @@ from tfcheck.kept import kept_state
 from tfcheck.listening import is_variable
 from tfcheck.patching import put_in_place
 from tfcheck.snapshot import Snapshot
-from tfcheck.taking import OneWay, nothing_taken
+from tfcheck.taking import nothing_taken, stand_in
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def _python_unchanged(*roots: Any) -> Iterator[None]:
 
     try:
         for attributes, name in snapshot.iterators:
-            attributes[name] = OneWay(attributes[name])
+            attributes[name] = stand_in(attributes[name])
         with _own_draws():
             yield
     finally:

@@ -151,6 +151,8 @@ def _parts(item: Any) -> list[tuple[str, Any]]:
     """What one object holds, with the step that leads there."""
     kind = type(item)
     parts: list[tuple[str, Any]] = []
+    if issubclass(kind, types.ModuleType | type):
+        return []
     if issubclass(kind, dict):
         parts += [(f"[{key!r}]"[:80], value) for key, value in item.items()]
     elif issubclass(kind, list | tuple | collections.deque):
