@@ -13,12 +13,8 @@ from tfcheck.batch import Batch, first_batch
 from tfcheck.callbacks.checkpoints import Checkpoints, TrainingState
 from tfcheck.check import GradientChecker
 from tfcheck.errors import GradientCheckFailed, ModelError, TfcheckError
-from tfcheck.preconditions import (
-    make_settings,
-    require_backend,
-    require_choice,
-    require_verbose,
-)
+from tfcheck.options import make_settings, require_choice, require_verbose
+from tfcheck.preconditions import require_backend
 from tfcheck.progress import progress_line
 from tfcheck.report import GradientReport, ObjectiveSummary, VariableReport
 from tfcheck.steps import LossFunction

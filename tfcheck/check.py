@@ -33,15 +33,11 @@ from tfcheck.errors import BatchError, ModelError, NoTapeError, TfcheckError, Tr
 from tfcheck.examine import Examination, Finding
 from tfcheck.judge import Judgement
 from tfcheck.listening import EagerCall
+from tfcheck.memory import bytes_of
 from tfcheck.objective import Objective
+from tfcheck.options import make_settings, require_verbose
 from tfcheck.point import Base
-from tfcheck.preconditions import (
-    make_settings,
-    require_backend,
-    require_checkable,
-    require_layer,
-    require_verbose,
-)
+from tfcheck.preconditions import require_backend, require_checkable, require_layer
 from tfcheck.progress import Progress, progress_line, silent
 from tfcheck.report import OF_THE_STEP, GradientReport, ObjectiveSummary, Settings
 from tfcheck.steps import (
@@ -229,6 +225,7 @@ class Checker:
         self.model = step.owner
         self._once = once
         self.settings = settings
+        self._measuring = settings
         self._step = step
         self._objectives: dict[Any, Objective] = {}
         self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
@@ -295,14 +292,14 @@ class Checker:
 
     def _examination(self, batch: Batch, progress: Progress) -> Examination:
         objective, base = self._at(batch)
-        examination = Examination(objective, base, self.settings, progress)
+        examination = Examination(objective, base, self._measuring, progress)
         if examination.parity is None:
             return examination
         try:
             objective = self._eagerly(batch, examination.parity)
         except TfcheckError:
             return examination
-        return Examination(objective, objective.at(batch), self.settings, progress)
+        return Examination(objective, objective.at(batch), self._measuring, progress)
 
     def _culprits(
         self,
@@ -338,7 +335,7 @@ class Checker:
                 objective,
                 batch,
                 failed,
-                self.settings,
+                self._measuring,
                 declared=declared.layers,
                 own_step=self._step.own,
                 progress=progress,
@@ -391,7 +388,7 @@ class Checker:
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
         """Paths of the inputs and variables that are wrong when a layer is called by itself."""
         step, batch = repeated_call(call)
-        settings = replace(self.settings, expected_mismatch=())
+        settings = replace(self._measuring, expected_mismatch=())
         report = Checker(step, settings, once=True).check(batch)
         wrong = (Verdict.FAIL, Verdict.SUSPECT)
         return {variable.path for variable in report.variables if variable.verdict in wrong}
@@ -413,6 +410,8 @@ class Checker:
             progress: called as the check goes on. Defaults to nothing.
         """
         started = time.perf_counter()
+        # Looked up once: what is free later on is less by what the check itself has taken.
+        self._measuring = replace(self.settings, memory_limit=bytes_of(self.settings.memory_limit))
 
         def report(
             findings: Sequence[Finding], declared: Set[str], **fields: Any
