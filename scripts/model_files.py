@@ -90,25 +90,23 @@ def _require_weights(file: Path | IO[bytes], max_bytes: int) -> None:
     """Look through the datasets of an HDF5 file; one of a few bytes can declare any size."""
     import h5py
 
-    total = 0
+    sizes: list[int] = []
 
-    def link(_name: str, found: object) -> None:
-        if isinstance(found, h5py.ExternalLink):
-            raise ValueError("a link to another file")
+    # Both end the search by what they return: h5py loses what they raise.
+    def elsewhere(_name: str, link: object) -> bool | None:
+        return isinstance(link, h5py.ExternalLink) or None
 
-    def add(_name: str, found: object) -> None:
-        nonlocal total
-        if isinstance(found, h5py.Dataset):
-            if found.external or found.is_virtual:
-                raise ValueError("weights in another file")
-            # h5py's own `nbytes` overflows.
-            shape = (0,) if found.shape is None else map(int, found.shape)
-            total += math.prod(shape) * found.dtype.itemsize
-            require_size(total, max_bytes, "its weights")
+    def stored_elsewhere(_name: str, found: object) -> bool | None:
+        if not isinstance(found, h5py.Dataset):
+            return None
+        # h5py's own `nbytes` overflows.
+        sizes.append(math.prod(map(int, found.shape or ())) * found.dtype.itemsize)
+        return found.is_virtual or bool(found.external) or None
 
     with h5py.File(file, "r") as content:
-        content.visititems_links(link)
-        content.visititems(add)
+        if content.visititems_links(elsewhere) or content.visititems(stored_elsewhere):
+            raise ValueError("weights in another file")
+    require_size(sum(sizes), max_bytes, "its weights")
 
 
 def _load(path: Path, unsafe: bool) -> keras.Model:
