@@ -1,4 +1,4 @@
-"""Letters that an encoding does not have, in letters that every encoding has.
+"""Plain text: letters that an encoding does not have, in letters that every encoding has.
 
 A log of a build, `LANG=C` and older Windows consoles have no ✓ and no ‖. A report stays readable
 there: symbols become what one would type for them.
@@ -7,6 +7,7 @@ there: symbols become what one would type for them.
 from __future__ import annotations
 
 import codecs
+import os
 import unicodedata
 
 PLAIN = {
@@ -79,3 +80,8 @@ def _typed(letter: str) -> str:
         return PLAIN[letter]
     bare = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
     return bare or letter.encode("ascii", "backslashreplace").decode()
+
+
+def wants_plain_text() -> bool:
+    """Whether the user has asked for text without terminal codes (https://no-color.org)."""
+    return bool(os.environ.get("NO_COLOR"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from typing import IO, Any
 
 from rich.console import Console
+
+from tfcheck.rendering.letters import wants_plain_text
 
 NARROWEST, WIDEST = 40, 110
 WIDTH_WITHOUT_TERMINAL = 100
@@ -28,11 +29,6 @@ def terminal_console(file: IO[str] | None = None) -> Console:
     """
     options: dict[str, Any] = {"color_system": None} if wants_plain_text() else {}
     return _Terminal(file=file, highlight=False, **options)
-
-
-def wants_plain_text() -> bool:
-    """Whether the user has asked for text without terminal codes (https://no-color.org)."""
-    return bool(os.environ.get("NO_COLOR"))
 
 
 def encoding_of(console: Console) -> str:
