@@ -51,7 +51,7 @@ def npy(
     return b"\x93NUMPY" + version + length + header + data
 
 
-def packed(method: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
+def packed(method: int = zipfile.ZIP_STORED, /, **members: bytes) -> bytes:
     """A zip file of these members."""
     output = io.BytesIO()
     with zipfile.ZipFile(output, "w", method) as archive:
@@ -121,12 +121,15 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a large file": (lambda: plain() + bytes(LIMIT), TOO_LARGE),
     "thousands of members": (
-        lambda: packed(**dict.fromkeys(map(str, range(1500)), b"")),
+        lambda: packed(zipfile.ZIP_STORED, **dict.fromkeys(map(str, range(1500)), b"")),
         "1,000 m",
     ),
     "one name twice": (twice, "two members of one name"),
     "a secret": (lambda: encrypted(plain()), NOT_PLAIN),
-    "an endless name": (lambda: packed(**{"n" * 60_000: npy(data=NUMBERS.tobytes())}), "no other"),
+    "an endless name": (
+        lambda: packed(zipfile.ZIP_STORED, **{"n" * 60_000: npy(data=NUMBERS.tobytes())}),
+        "no other",
+    ),
     "nothing": (lambda: b"", NOT_PLAIN),
 }
 
@@ -162,7 +165,8 @@ def test_plain_batches(tmp_path: Path, array: np.ndarray) -> None:
     """What NumPy writes is read as it is, packed or not."""
     for save in (np.savez, np.savez_compressed):
         file = tmp_path / f"{save.__name__}.npz"
-        save(file, x=array, **{"y/0": array, "y/1": array})  # type: ignore[operator]
+        parts: dict[str, Any] = {"y/0": array, "y/1": array}
+        save(file, x=array, **parts)
         batch = read_batch(file, LIMIT)
         np.testing.assert_array_equal(batch["x"], array)
         assert batch["x"].dtype == array.dtype

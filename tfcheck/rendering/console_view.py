@@ -25,7 +25,8 @@ MOST_EXPLAINED = 8
 def report_view(report: GradientReport, page: Page, show_all: bool = False) -> RenderableType:
     """A report as something rich can print on this page."""
     rows = chosen_rows(report, None if show_all else MOST_ROWS)
-    parts: list[RenderableType] = [_headline(report, page), page.text(f"  {summary(report)}")]
+    counted = Padding(page.text(summary(report)), (0, 0, 0, 2))
+    parts: list[RenderableType] = [_headline(report, page), counted]
     if report.error:
         parts.append(Padding(page.text(report.error, "red"), (1, 2, 1, 2)))
     parts.append(_facts(report, page))
@@ -43,29 +44,40 @@ def report_view(report: GradientReport, page: Page, show_all: bool = False) -> R
 
 def history_view(reports: Sequence[GradientReport], page: Page) -> RenderableType:
     """The checks of a run as something rich can print on this page."""
+    if page.narrow:
+        return Group(*(_moment(report, page) for report in reports))
     table = Table(box=page.rules, show_edge=False, pad_edge=False, header_style="dim")
-    table.add_column("step", justify="right", no_wrap=True)
-    table.add_column("checkpoint")
+    table.add_column("step", justify="right", overflow="fold")
+    table.add_column("checkpoint", overflow="fold")
     table.add_column("verdict", no_wrap=True)
-    table.add_column("worst score", justify="right", no_wrap=not page.narrow)
+    table.add_column("worst score", justify="right", overflow="fold")
     table.add_column("failing layers", overflow="fold")
-    if not page.narrow:
-        table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("seconds", justify="right", overflow="fold")
     for report in reports:
-        worst = worst_variable(report)
-        verdict = str(report.verdict)
-        layers = some(report.failing_layers, 3)
-        seconds = words.number(report.seconds, 2) if math.isfinite(report.seconds) else "–"
-        cells = [
-            page.text("" if report.step is None else str(report.step)),
-            page.text(report.checkpoint),
-            page.symbol(verdict, verdict),
-            page.text(words.scientific(worst.score) if worst else ""),
-            page.text(layers or report.error.split("\n")[0], "" if layers else "dim"),
-            page.text(seconds),
-        ]
-        table.add_row(*cells[: len(table.columns)])
+        table.add_row(*_history_cells(report, page))
     return table
+
+
+def _history_cells(report: GradientReport, page: Page) -> tuple[Text, ...]:
+    worst = worst_variable(report)
+    verdict = str(report.verdict)
+    layers = some(report.failing_layers, 3)
+    seconds = words.number(report.seconds, 2) if math.isfinite(report.seconds) else "–"
+    return (
+        page.text("" if report.step is None else str(report.step)),
+        page.text(report.checkpoint),
+        page.symbol(verdict, verdict),
+        page.text(words.scientific(worst.score) if worst else ""),
+        page.text(layers or report.error.split("\n")[0], "" if layers else "dim"),
+        page.text(seconds),
+    )
+
+
+def _moment(report: GradientReport, page: Page) -> RenderableType:
+    """One check of a history, where there is no room for a table."""
+    _, _, verdict, score, layers, _ = _history_cells(report, page)
+    line = Text.assemble(page.text(f"{words.moment(report)}: "), verdict, ", worst score ", score)
+    return Group(line, *([Padding(layers, (0, 0, 0, 2))] if layers else []))
 
 
 def _headline(report: GradientReport, page: Page) -> Text:
@@ -93,7 +105,7 @@ def _explanations(report: GradientReport, show_all: bool, page: Page) -> Iterabl
     telling = telling_variables(report)
     shown = telling if show_all else telling[:MOST_EXPLAINED]
     for variable in shown:
-        head = page.symbol(words.kind(variable), variable.path)
+        head = page.symbol(words.kind(variable), page.folded(variable.path, page.width - 4))
         yield Padding(head, (1, 0, 0, 2))
         if sentences := words.variable_sentences(variable):
             yield Padding(page.text(" ".join(sentences)), (0, 2, 0, 4))
