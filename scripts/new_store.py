@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -57,14 +58,33 @@ def _alone(database: Path) -> Iterator[None]:
     """
     lock = database.with_name(f"{database.name}.tfcheck-lock")
     try:
-        connection = sqlite3.connect(lock, timeout=WAIT_SECONDS, isolation_level=None)
-        with closing(connection):
-            connection.execute("BEGIN EXCLUSIVE")
+        database.parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
+        held = _taken(lock)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise StoreError(
+            f"A store's folder must be writable, and its making over within {WAIT_SECONDS:g} s. "
+            f"Received: {str(database)!r} ({error}). Name another store"
+        ) from error
+    with closing(held):
+        try:
             yield
-            # Those who wait for this very file find everything made, and need it no more.
+        finally:
             with suppress(OSError):
                 lock.unlink()
-    except sqlite3.OperationalError as error:
-        raise StoreError(
-            f"A store's folder must be writable. Received: {str(database)!r} ({error})"
-        ) from error
+
+
+def _taken(lock: Path) -> sqlite3.Connection:
+    """A connection that holds the lock, within the time there is."""
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        left = max(until - time.monotonic(), 0)
+        connection = sqlite3.connect(lock, timeout=left, isolation_level=None)
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            connection.close()
+            # Those who wait are told of an I/O error when the one before removes the file.
+            if not left or error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN:
+                raise
+        else:
+            return connection
