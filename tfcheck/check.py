@@ -88,9 +88,10 @@ def check_gradients(
         phase: `"train"` (the default; batch statistics in BatchNorm) or `"inference"`.
         method: `"directions"` (the default) measures along a few random directions, which sees
             all entries of a variable at once; `"full"` perturbs every single entry.
-        directions: number of random directions a variable. Defaults to 4.
+        directions: number of random directions a variable, at most 1000. Defaults to 4.
         epsilon: step of the differences: `"auto"` (the default) chooses it for each variable; a
-            number is an absolute step. `epsilon=1e-7, method="full"` is the classical recipe.
+            number from 1e-15 to 1 is an absolute step. `epsilon=1e-7, method="full"` is the
+            classical recipe.
         thresholds: the bands of the similarity score. Defaults to `Thresholds()`.
         expected_mismatch: patterns (as in `fnmatch`) of layer or variable paths, with or without
             the model's own name, whose gradient is meant to differ, such as a straight-through
@@ -101,9 +102,11 @@ def check_gradients(
             are further than this from those in float64, as a similarity score. No verdict depends
             on it. Defaults to 0.2.
         memory_limit: memory for measuring: bytes, or a string such as `"500MB"`, `"2GB"` or
-            `"1.5GiB"`. Defaults to `"auto"`, a quarter of what is free when the check begins.
-        verbose: 1 (the default) shows the progress of a check that takes more than two seconds,
-            in a terminal or a notebook, and nothing elsewhere; 0 shows nothing.
+            `"1.5GiB"`, at least 1 MB. Defaults to `"auto"`, a quarter of what is free when the
+            check begins.
+        verbose: 1 (the default) shows the progress of a check that takes more than two seconds in
+            a terminal or a notebook, and elsewhere writes a line to the standard error every 30
+            seconds; 0 shows nothing.
 
     Returns:
         A frozen `GradientReport`.
