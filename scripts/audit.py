@@ -220,8 +220,8 @@ def audit(  # noqa: PLR0917 - click gives them by name
 ) -> None:
     """Check the gradients of MODEL on one batch.
 
-    MODEL is a saved model (model.keras or model.h5), or a function without arguments that returns a compiled
-    one: package.module:function or path/to/file.py:function.
+    MODEL is a saved model (model.keras or model.h5), or a function without arguments that returns
+    a compiled one: package.module:function or path/to/file.py:function.
 
     The batch is an npz file with the arrays x and, as the loss needs them, y and sample_weight.
     Several inputs are x/0, x/1, ... (a list) or x/left, x/right, ... (a dict); likewise y and

@@ -199,6 +199,15 @@ def test_suspect_is_no_failure() -> None:
     assert "! suspect" in result.stdout
 
 
+def test_the_exit_code_is_the_verdict() -> None:
+    """Where MLflow is away, a wrong gradient is still a wrong gradient, and one line says why."""
+    result = audit("models.py:wrong", "--quiet", "--tracking-uri", "http://127.0.0.1:9")
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Warning: The report is not logged to MLflow, but the verdict stands.")
+    assert "'http://127.0.0.1:9', which does not answer" in line
+
+
 def test_undecided_model() -> None:
     """Where nothing fails but nothing could be judged either, the exit code is 3."""
     result = audit("models.py:noisy")
@@ -259,9 +268,10 @@ def saved(name: str, *layers: keras.layers.Layer, loss: str | None = "mse") -> s
     return name
 
 
-def test_saved_model() -> None:
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_saved_model(name: str) -> None:
     """A saved model is checked with its own weights and loss."""
-    result = audit(saved("model.keras"))
+    result = audit(saved(name))
     assert result.exit_code == 0, result.output
     assert "2 variables pass" in result.stdout
 
@@ -507,6 +517,7 @@ def test_an_audit_repeats_itself() -> None:
         (("--seed", "4294967296"), ("--seed", "x<=4294967295")),
         (("--great", "nan"), ("0 < great <= okay < concerning <= 1", "nan")),
         (("--memory-limit", "1"), ("--memory-limit", "at least 1MB")),
+        (("--max-bytes", "100B"), ("at most 100 bytes", "'batch.npz'", "--max-bytes")),
         (("--max-bytes", "lots"), ("--max-bytes", "max-bytes must be a positive", "'lots'")),
         (("--directions", "0"), ("--directions", "0")),
         (("--memory-limit", "2 parsecs"), ("--memory-limit", "'2 parsecs'", '"2GB"')),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfcheck import Thresholds, check_gradients, check_layer
+from tfcheck import Thresholds, Verdict, check_gradients, check_layer
 from tfcheck.callbacks import GradientCheck
 from tfcheck.errors import ArgumentError, ArgumentTypeError
 from tfcheck.options import make_settings
@@ -91,6 +91,16 @@ def test_the_bounds_themselves() -> None:
     assert given(epsilon=np.float32(1e-6)).epsilon == pytest.approx(1e-6)
     assert given(expected_mismatch=(f"layer_{i}" for i in range(1000))).expected_mismatch[-1]
     assert given(expected_mismatch="gate/*").expected_mismatch == ("gate/*",)
+
+
+@pytest.mark.parametrize("method", ["directions", "full"])
+def test_a_step_that_large_weights_do_not_feel(method: str) -> None:
+    """The smallest step is lost in weights of a thousand: no failure comes of that."""
+    import keras
+
+    layer = keras.layers.Dense(2, kernel_initializer=keras.initializers.Constant(1000.0))
+    report = check_layer(layer, np.ones((2, 3)), method=method, epsilon=1e-15)
+    assert report.count(Verdict.FAIL) == report.count(Verdict.SUSPECT) == 0
 
 
 def given(**options: Any) -> Any:

@@ -108,6 +108,18 @@ def test_only_what_is_missing_is_spelled() -> None:
     assert "great <= 1e-7" in text
 
 
+@pytest.mark.parametrize("name", ["UTF-8", "utf8", None])
+def test_names_of_unicode(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    """However standard output names its encoding, Unicode has all letters and lines."""
+
+    class Output(io.StringIO):
+        encoding = name  # type: ignore[assignment]
+
+    monkeypatch.setattr(sys, "stdout", Output())
+    assert str(REPORT).startswith("✗ FAIL")
+    assert "───" in str(REPORT)
+
+
 def test_unknown_encodings() -> None:
     """A stream that names an encoding Python does not know gets ASCII."""
     assert spelled("✓ é", "no such encoding") == "+ e"

@@ -41,7 +41,7 @@ def encoding_of(console: Console) -> str:
 
 def output_encoding() -> str:
     """The encoding of standard output; UTF-8 where it has none, as a string in memory has."""
-    return getattr(sys.stdout, "encoding", None) or "utf-8"
+    return (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
 
 
 def output_width() -> int:
