@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,11 +30,7 @@ UNEVEN: dict[str, Any] = {
 @pytest.mark.parametrize("data", UNEVEN.values(), ids=UNEVEN)
 def test_what_a_dataset_yields_is_legal(data: Any) -> None:
     """`fit` passes it on to the step as it is, and so does a check; its inputs are counted."""
-
-    def batches() -> Iterator[Any]:
-        yield data
-
-    batch = first_batch(batches())
+    batch = first_batch(tf.data.Dataset.from_tensors(data))
     assert batch.size == 8
     assert [len(leaf) for leaf in batch.tensors] == [len(leaf) for leaf in tf.nest.flatten(data)]
 
@@ -68,6 +63,6 @@ def test_targets_that_do_not_fit_their_inputs(arrays: Any, shapes: str) -> None:
 def test_nothing_at_all() -> None:
     """A batch without any sample is refused, in whatever form."""
     nothing = ones(0)
-    for given in (nothing, (nothing, nothing), iter([(nothing, nothing)])):
+    for given in (nothing, (nothing, nothing), tf.data.Dataset.from_tensors((nothing, nothing))):
         with pytest.raises(BatchError, match="at least one sample"):
             first_batch(given)

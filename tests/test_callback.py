@@ -263,7 +263,6 @@ BATCHES: dict[str, Callable[[], tuple[Any, ...]]] = {
     "tensors": lambda: (tf.constant(X[:4]), tf.constant(Y[:4])),
     "dataset": lambda: (tf.data.Dataset.from_tensor_slices((X, Y)).batch(4),),
     "PyDataset": lambda: (Batches(),),
-    "generator": lambda: (iter([(X[:4], Y[:4])]),),
     "dict": lambda: ({"features": X[:4]}, Y[:4]),
     "weighted": lambda: (X[:4], Y[:4], np.ones(4)),
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -133,17 +134,6 @@ def test_recorded_losses_are_those_of_add_loss() -> None:
     assert layer.losses == []
 
 
-def test_compile_makes_parts_that_build_later() -> None:
-    """A compiled model holds a loss and metrics that are not built before their first use."""
-    model = model_of(keras.layers.Dense(2), metrics=["mae"])
-    parts = internals.lazily_built_parts(model)
-    assert [type(part).__name__ for part in parts] == ["CompileLoss", "CompileMetrics"]
-    assert [part.built for part in parts] == [False, False]
-    model.fit(np.ones((2, 3)), np.ones((2, 2)), verbose=0)
-    assert [part.built for part in parts] == [True, True]
-    assert internals.lazily_built_parts(keras.Sequential([keras.layers.Dense(1)])) == []
-
-
 def test_live_variables() -> None:
     """Behind a Keras variable is one tf.Variable, also where reads of it are cast."""
     layer = keras.layers.Dense(2, dtype="mixed_float16")
@@ -238,22 +228,76 @@ def test_the_train_step_is_made_of_what_is_heard() -> None:
     assert callable(keras.Layer.__call__)
 
 
-def test_dropout_reads_its_rate_when_called() -> None:
-    """A rate that is set to zero on the layer silences it."""
-    x = np.ones((4, 8), "float32")
-    for layer in (keras.layers.Dropout(0.5), keras.layers.GaussianDropout(0.5)):
-        assert not np.array_equal(layer(x, training=True), x)
-        vars(layer)["rate"] = 0.0
-        np.testing.assert_array_equal(layer(x, training=True), x)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Dropout(0.5),
+        keras.layers.SpatialDropout1D(0.5),
+        keras.layers.LSTM(2, dropout=0.5),
+        keras.layers.GRU(2, recurrent_dropout=0.5),
+        keras.layers.Attention(dropout=0.5),
+        keras.layers.MultiHeadAttention(1, 2, dropout=0.5),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_layers_draw_what_they_drop_in_one_place(
+    layer: keras.layers.Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that place gives everything back, a call in training is that of inference."""
+    x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    arguments: Any = (x,)
+    if isinstance(layer, keras.layers.Attention):
+        arguments = ([x, x],)
+    elif isinstance(layer, keras.layers.MultiHeadAttention):
+        arguments = (x, x)
+    expected = layer(*arguments, training=False)
+    assert not np.allclose(layer(*arguments, training=True), expected)
+    monkeypatch.setattr(*internals.drawing_of_dropout(), lambda inputs, *_args, **_options: inputs)
+    np.testing.assert_allclose(layer(*arguments, training=True), expected, rtol=1e-6)
 
 
-def test_recurrent_layers_are_known_by_their_mask() -> None:
-    """Recurrent cells with dropout make masks, and keep their rates in attributes."""
-    for cell in (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell):
-        made = cell(2, dropout=0.25, recurrent_dropout=0.5)
-        assert hasattr(made, "get_dropout_mask")
-        assert vars(made)["dropout"] == 0.25
-        assert vars(made)["recurrent_dropout"] == 0.5
+def test_what_keras_keeps_for_a_thread() -> None:
+    """Names that it counts and the global seed generator are there; other threads have others."""
+    keras.layers.Dense(1)
+    keras.random.normal((1,))
+    state, _settings = internals.global_state_of_keras()
+    assert state["object_name_uids"]["dense"] >= 1
+    assert isinstance(state["global_seed_generator"], keras.random.SeedGenerator)
+    elsewhere: list[Any] = []
+    thread = threading.Thread(target=lambda: elsewhere.append(internals.global_state_of_keras()))
+    thread.start()
+    thread.join()
+    assert "global_seed_generator" not in elsewhere[0][0]
+
+
+def test_eager_draws_ask_one_function_for_their_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With seeds that are given there, TensorFlow's own generator of seeds is not moved on."""
+    tf.random.set_seed(3)
+    expected = tf.random.uniform((2,)).numpy()
+    tf.random.set_seed(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(*internals.seeds_of_draws(), lambda _seed: (77, 78))
+        assert not np.array_equal(tf.random.uniform((2,)), expected)
+    np.testing.assert_array_equal(tf.random.uniform((2,)), expected)
+
+
+def test_kinds() -> None:
+    """What TensorFlow makes of functions, variables and datasets is of these very classes."""
+    assert type(tf.function(lambda: None)) is internals.TF_FUNCTION_KIND
+    assert type(tf.Variable(1.0)) is internals.VARIABLE_KIND
+    assert type(iter(tf.data.Dataset.range(1))) is internals.ITERATOR_KIND
+
+
+def test_a_function_traced_anew_has_no_traces() -> None:
+    """It is the same Python function with the same options, and the original is not traced."""
+    function = tf.function(lambda x: x + 1, reduce_retracing=True)
+    anew = internals.traced_anew(function)
+    assert anew.python_function is function.python_function
+    assert float(anew(tf.constant(1.0))) == 2.0
+    assert (anew.experimental_get_tracing_count(), function.experimental_get_tracing_count()) == (
+        1,
+        0,
+    )
 
 
 # -- the only place --------------------------------------------------------------------------

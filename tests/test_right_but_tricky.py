@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fingerprint import nothing_changes
 
 from tfcheck import GradientReport, Verdict, check_gradients
 
@@ -2113,22 +2114,12 @@ def figures(request: pytest.FixtureRequest) -> Iterator[None]:
         )
 
 
-def state(case: Case) -> list[Any]:
-    """The values of all variables of a model and of its optimizers."""
-    held = vars(case.model).values()
-    optimizers = [part for part in held if isinstance(part, keras.optimizers.Optimizer)]
-    variables = [v for optimizer in optimizers for v in optimizer.variables]
-    return [np.array(v) for v in (*case.model.variables, *variables, *case.raw)]
-
-
 def examine(build: Build) -> tuple[Case, GradientReport]:
     """Build a right model and check it; the check must leave no trace."""
     keras.utils.set_random_seed(11)
     case = build(np.random.default_rng(5))
-    before = state(case)
-    report = check_gradients(case.model, case.x, case.y, case.sample_weight, **case.options)
-    for old, new in zip(before, state(case), strict=True):
-        np.testing.assert_array_equal(old, new)
+    with nothing_changes(case.model, case.raw, case.options):
+        report = check_gradients(case.model, case.x, case.y, case.sample_weight, **case.options)
     return case, report
 
 
@@ -2187,9 +2178,13 @@ def certain(name: str, certainty: float, *, eagerly: bool, wrong: bool = False) 
 @pytest.mark.parametrize("certainty", [12.0, 20.0, 31.0, 36.0, 45.0])
 @pytest.mark.parametrize("name", ["sparse", "binary", "focal"])
 def test_certain_predictions_are_not_accused(name: str, certainty: float, eagerly: bool) -> None:
-    """A loss that is a tiny difference of large numbers moves in steps, or not at all."""
+    """A loss that is a tiny difference of large numbers moves in steps, or not at all.
+
+    In the float32 of a step that runs eagerly, that may leave nothing to measure.
+    """
     report = certain(name, certainty, eagerly=eagerly)
-    assert report.verdict is Verdict.PASS, str(report)
+    may_be = {Verdict.PASS, Verdict.INCONCLUSIVE} if eagerly else {Verdict.PASS}
+    assert report.verdict in may_be, str(report)
 
 
 @pytest.mark.parametrize("eagerly", [False, True])

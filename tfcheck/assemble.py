@@ -41,8 +41,18 @@ def unscaled(losses: Sequence[float], base: Base) -> tuple[float, ...]:
     return tuple(loss / scale for loss, scale in zip(losses, base.scales, strict=False))
 
 
-def assemble(findings: Sequence[Finding], declared: Set[str], **fields: Any) -> GradientReport:
-    """Put findings into layers, in model order, and take scores and verdicts over them."""
+def assemble(
+    findings: Sequence[Finding], declared: Set[str], *, broken: bool = False, **fields: Any
+) -> GradientReport:
+    """Put findings into layers, in model order, and take scores and verdicts over them.
+
+    Args:
+        findings: the findings for the variables.
+        declared: paths of the variables whose gradient is meant to differ.
+        broken: whether something may have been found that was not, by a mistake in here: then
+            nothing passes as a whole.
+        fields: the other fields of the report.
+    """
     findings = [
         _declare(finding) if finding.report.path in declared else finding for finding in findings
     ]
@@ -66,6 +76,8 @@ def assemble(findings: Sequence[Finding], declared: Set[str], **fields: Any) -> 
         verdict = Verdict.INCONCLUSIVE
         nothing = "The loss uses none of the variables, so that nothing was compared."
         fields["notes"] = (*fields["notes"], nothing)
+    if verdict is Verdict.PASS and broken:
+        verdict = Verdict.INCONCLUSIVE
     return GradientReport(
         verdict=verdict,
         score=_joint_score(counted),

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcheck.errors import BatchError, rule, some
+from tfcheck.unchanged import all_unchanged
 
 PARTS = ("x", "y", "sample_weight")
 
@@ -56,8 +57,8 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
     """Take what `fit` takes for one batch and make it the `data` of a `train_step`.
 
     Args:
-        x: array, tensor, or dict or list of them; or a `tf.data.Dataset`, `PyDataset` or generator
-            of batches, of which the first is taken.
+        x: array, tensor, or dict or list of them; or a `tf.data.Dataset` or `PyDataset` of
+            batches, of which the first is looked at.
         y: targets in the same forms, or None; must be None when `x` yields batches itself.
         sample_weight: weights in the same forms, or None; likewise.
 
@@ -66,7 +67,8 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
 
     Raises:
         BatchError: if the batch is empty, holds NaN or infinity, or has targets or weights for
-            another number of samples than there are inputs.
+            another number of samples than there are inputs; or for an iterator, such as a
+            generator, whose batches others would miss.
     """
     if isinstance(x, Batch):
         return x
@@ -118,16 +120,22 @@ def layer_inputs(inputs: Sequence[Any]) -> Batch:
 
 
 def _yields_batches(x: Any) -> bool:
-    if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
-        return True
-    return hasattr(x, "__next__")
+    return isinstance(x, tf.data.Dataset | keras.utils.PyDataset) or hasattr(x, "__next__")
 
 
 def _take_first(source: Any) -> Any:
+    """The first batch of what yields batches, all of which it still yields to others."""
+    if hasattr(source, "__next__"):
+        raise BatchError(
+            "A debug batch must be there for the training, too: what is taken from an iterator is "
+            f"gone. Received: x of type {type(source).__name__!r}. Give a batch as arrays, or a "
+            "tf.data.Dataset or PyDataset."
+        )
     try:
-        if isinstance(source, keras.utils.PyDataset):
-            return source[0]
-        return next(iter(_undisturbed(source) if isinstance(source, tf.data.Dataset) else source))
+        with all_unchanged(source):
+            if isinstance(source, keras.utils.PyDataset):
+                return source[0]
+            return next(iter(_undisturbed(source)))
     except (StopIteration, IndexError) as error:
         raise BatchError(
             f"A dataset must yield at least one batch. Received: x of type "

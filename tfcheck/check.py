@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence, Set
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from tfcheck.applied import misapplied
 from tfcheck.assemble import (
@@ -29,7 +29,7 @@ from tfcheck.culprits import Culprits, culprits_among, find_culprits
 from tfcheck.declared import Declared, declared_by
 from tfcheck.eager import EagerObjective
 from tfcheck.eager_losses import eager_losses, notes_on_eager
-from tfcheck.errors import BatchError, ModelError, NoTapeError, TfcheckError, TraceError
+from tfcheck.errors import ModelError, NoTapeError, TfcheckError, TraceError
 from tfcheck.examine import Examination, Finding
 from tfcheck.judge import Judgement
 from tfcheck.listening import EagerCall
@@ -40,6 +40,7 @@ from tfcheck.point import Base
 from tfcheck.preconditions import require_backend, require_checkable, require_layer
 from tfcheck.progress import Progress, progress_line, silent
 from tfcheck.report import OF_THE_STEP, GradientReport, ObjectiveSummary, Settings
+from tfcheck.stages import Stages
 from tfcheck.steps import (
     LossFunction,
     Step,
@@ -50,8 +51,9 @@ from tfcheck.steps import (
 )
 from tfcheck.tracing import build_layer, trace
 from tfcheck.training_precision import with_precision
+from tfcheck.unchanged import unchanged
 from tfcheck.verdict import PRECISION, Thresholds, Verdict
-from tfcheck.xla import compare_compiled
+from tfcheck.xla import CompiledPath, compare_compiled
 
 
 def check_gradients(
@@ -222,11 +224,15 @@ class Checker:
         step: what is differentiated.
         settings: the options, from `make_settings`.
         once: whether there will be one check only. Defaults to False.
+        verdicts_only: whether it is of no interest where a fault is. Defaults to False.
     """
 
-    def __init__(self, step: Step, settings: Settings, *, once: bool = False) -> None:
+    def __init__(
+        self, step: Step, settings: Settings, *, once: bool = False, verdicts_only: bool = False
+    ) -> None:
         self.model = step.owner
         self._once = once
+        self._verdicts_only = verdicts_only
         self.settings = settings
         self._measuring = settings
         self._step = step
@@ -250,11 +256,13 @@ class Checker:
             layers: whether layers are listened to, as the search for a culprit needs.
         """
         key = self._key(batch, layers=layers)
+        if self._step.eager and key not in self._objectives:
+            return self._eagerly(batch, None, keep=not layers)
         if key not in self._objectives:
             try:
                 traced = trace(self._step, batch, layers=layers)
                 self._objectives[key] = Objective(traced, once=self._once or layers)
-            except (BatchError, ModelError, KeyboardInterrupt):
+            except ModelError:
                 raise
             except NoTapeError as error:
                 if error.idle:
@@ -264,12 +272,12 @@ class Checker:
                 return self._eagerly(batch, error, keep=not layers)
         return self._objectives[key]
 
-    def _eagerly(self, batch: Batch, why: Exception, *, keep: bool = True) -> Objective:
+    def _eagerly(self, batch: Batch, why: Exception | None, *, keep: bool = True) -> Objective:
         """The step to be run eagerly; the error that was the reason if that is not possible.
 
         Args:
             batch: the debug batch.
-            why: why it is.
+            why: why no graph stands for it; None where it is meant to run so.
             keep: whether it takes the traced step's place from now on. Defaults to True.
         """
         try:
@@ -282,9 +290,11 @@ class Checker:
             self._objectives[self._key(batch, layers=False)] = objective
         return objective
 
-    def _at(self, batch: Batch) -> tuple[Objective, Base]:
+    def _at(self, batch: Batch, undo: ExitStack) -> tuple[Objective, Base]:
         """The step, evaluated where the model stands now."""
         objective = self.objective(batch)
+        if objective.calls_python:
+            undo.enter_context(unchanged(self.model))
         try:
             return objective, objective.at(batch)
         except TraceError as error:
@@ -293,8 +303,8 @@ class Checker:
             objective = self._eagerly(batch, error)
             return objective, objective.at(batch)
 
-    def _examination(self, batch: Batch, progress: Progress) -> Examination:
-        objective, base = self._at(batch)
+    def _examination(self, batch: Batch, progress: Progress, undo: ExitStack) -> Examination:
+        objective, base = self._at(batch, undo)
         examination = Examination(objective, base, self._measuring, progress)
         if examination.parity is None:
             return examination
@@ -318,43 +328,49 @@ class Checker:
             if finding.report.verdict in (Verdict.FAIL, Verdict.SUSPECT)
             and finding.report.path not in declared.variables
         }
-        if not failed:
+        if self._verdicts_only or not failed:
             return Culprits()
         progress("looking for the culprit", 0, 0)
-        try:
-            if not isinstance(objective, EagerObjective):
-                objective = self.objective(batch, layers=True)
-            if isinstance(objective, EagerObjective):
-                calls = objective.calls_of_layers(batch)
-                return culprits_among(
-                    calls,
-                    failed,
-                    self._wrong_alone,
-                    declared=declared.layers,
-                    step=self._step,
-                    progress=progress,
-                )
-            return find_culprits(
-                objective,
-                batch,
+        if not isinstance(objective, EagerObjective):
+            objective = self.objective(batch, layers=True)
+        if isinstance(objective, EagerObjective):
+            return culprits_among(
+                objective.calls_of_layers(batch),
                 failed,
-                self._measuring,
+                self._wrong_alone,
                 declared=declared.layers,
-                own_step=self._step.own,
+                step=self._step,
                 progress=progress,
             )
-        except (TfcheckError, tf.errors.OpError):
-            return Culprits()
-
-    def _objections(self, objective: Objective, base: Base, batch: Batch) -> dict[str, Judgement]:
-        """What speaks against how right gradients are used, by the variable's path."""
-        compared = self._comparison(objective, base, batch)
-        seed = self.settings.seed
-        wrongly = misapplied(
+        return find_culprits(
             objective,
-            base,
-            lambda: objective.aside(base, seed),
-            scaled_back=compared.applied_as_compiled,
+            batch,
+            failed,
+            self._measuring,
+            declared=declared.layers,
+            own_step=self._step.own,
+            progress=progress,
+        )
+
+    def _objections(
+        self, objective: Objective, base: Base, batch: Batch, stages: Stages
+    ) -> dict[str, Judgement]:
+        """What speaks against how right gradients are used, by the variable's path."""
+        compared = stages.run(
+            "the comparison with the compiled loss",
+            lambda: self._comparison(objective, base, batch),
+            Comparison(),
+        )
+        seed = self.settings.seed
+        wrongly: dict[str, Judgement] = stages.run(
+            "the comparison with what the optimizers get",
+            lambda: misapplied(
+                objective,
+                base,
+                lambda: objective.aside(base, seed),
+                scaled_back=compared.applied_as_compiled,
+            ),
+            {},
         )
         return {**compared.departures, **wrongly}
 
@@ -362,24 +378,28 @@ class Checker:
         """How a loss of the user's own compares with the compiled one, where there are both."""
         if not self._step.own_loss or self.model.loss is None:
             return Comparison()
-        try:
-            key = self._key(batch, layers=False)
-            if key not in self._compiled:
-                compiled = CompiledStep(self.model)
-                traced = trace(compiled.step, batch)
-                self._compiled[key] = Objective(traced, once=True), compiled.parts
-            reference_step, parts = self._compiled[key]
-            reference = reference_step.at(batch)
-            seed = self.settings.seed
-            return compare(
-                objective,
-                reference_step,
-                parts,
-                (base, reference),
-                lambda: (objective.aside(base, seed), reference_step.aside(reference, seed)),
-            )
-        except Exception:  # noqa: BLE001 - the batch may not be meant for the compiled loss
-            return Comparison()
+        reference_step, parts = self._compiled_step(batch)
+        reference = reference_step.at(batch)
+        seed = self.settings.seed
+        return compare(
+            objective,
+            reference_step,
+            parts,
+            (base, reference),
+            lambda: (objective.aside(base, seed), reference_step.aside(reference, seed)),
+        )
+
+    def _compiled_step(self, batch: Batch) -> tuple[Objective, list[str]]:
+        """The compiled loss in parts, made once, and what each part is."""
+        key = self._key(batch, layers=False)
+        if key not in self._compiled:
+            compiled = CompiledStep(self.model)
+            if self._step.eager:
+                step: Objective = EagerObjective(compiled.step, batch, None)
+            else:
+                step = Objective(trace(compiled.step, batch), once=True)
+            self._compiled[key] = step, compiled.parts
+        return self._compiled[key]
 
     def _eager_losses(self, examination: Examination, batch: Batch) -> tuple[float, ...]:
         """The losses of the step run eagerly, once for all checks; none where it only runs so."""
@@ -390,9 +410,9 @@ class Checker:
 
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
         """Paths of the inputs and variables that are wrong when a layer is called by itself."""
-        step, batch = repeated_call(call)
+        step, batch = repeated_call(call, eager=self._step.eager)
         settings = replace(self._measuring, expected_mismatch=())
-        report = Checker(step, settings, once=True).check(batch)
+        report = Checker(step, settings, once=True, verdicts_only=True).check(batch)
         wrong = (Verdict.FAIL, Verdict.SUSPECT)
         return {variable.path for variable in report.variables if variable.verdict in wrong}
 
@@ -412,6 +432,12 @@ class Checker:
             checkpoint: the moment's name, for the report. Defaults to `""`.
             progress: called as the check goes on. Defaults to nothing.
         """
+        with ExitStack() as undo:
+            return self._check(batch, step, checkpoint, progress, undo)
+
+    def _check(
+        self, batch: Batch, step: int | None, checkpoint: str, progress: Progress, undo: ExitStack
+    ) -> GradientReport:
         started = time.perf_counter()
         # Looked up once: what is free later on is less by what the check itself has taken.
         self._measuring = replace(self.settings, memory_limit=bytes_of(self.settings.memory_limit))
@@ -433,7 +459,7 @@ class Checker:
 
         progress("tracing", 0, 0)
         try:
-            examination = self._examination(batch, progress)
+            examination = self._examination(batch, progress, undo)
         except NoTapeError as error:
             summary = ObjectiveSummary(self._step.source, self.settings.phase)
             nothing = never_trained(self.model) if error.idle else unchecked(self.model)
@@ -446,10 +472,20 @@ class Checker:
             )
         objective, base = examination.objective, examination.base
         declared = declared_by(objective, self.settings.expected_mismatch, self.model)
-        findings = with_precision(examination.examine(), objective, base)
-        found = self._culprits(objective, batch, findings, declared, progress)
+        stages = Stages()
+        findings = examination.examine()
+        findings = stages.run(
+            "the distance of the gradients in training from those in float64",
+            lambda: with_precision(findings, objective, base),
+            findings,
+        )
+        found = stages.run(
+            "the search for the culprit",
+            lambda: self._culprits(objective, batch, findings, declared, progress),
+            Culprits(),
+        )
         progress("following the gradients to the optimizer", 0, 0)
-        objections = self._objections(objective, base, batch)
+        objections = self._objections(objective, base, batch, stages)
         findings = [blame(f, objections) for f in (*findings, *untrained(objective))]
         culprits, explained = found.paths, declared.variables | found.explained
         of_the_step = {f.report.path for f in findings if f.report.reason in OF_THE_STEP}
@@ -459,12 +495,21 @@ class Checker:
         elif of_the_step - declared.variables:
             culprits = tuple(dict.fromkeys([*culprits, whose]))
         progress("comparing with the step as fit runs it", 0, 0)
-        compiled = compare_compiled(self.model, examination, findings, batch)
+        compiled = stages.run(
+            "the comparison with the step that XLA compiles",
+            lambda: compare_compiled(self.model, examination, findings, batch),
+            CompiledPath(),
+        )
         findings = [compiled.judged(finding) for finding in findings]
-        eager = self._eager_losses(examination, batch)
+        eager: tuple[float, ...] = stages.run(
+            "the comparison with an eager run",
+            lambda: self._eager_losses(examination, batch),
+            (),
+        )
         return report(
             findings,
             explained,
+            broken=stages.broken,
             culprits=culprits,
             objective=replace(
                 summarise_objective(objective, base, self.settings.phase),
@@ -476,6 +521,7 @@ class Checker:
                 *untouched_notes(self.model, objective),
                 *compiled.notes,
                 *notes_on_eager(self.model, eager, examination),
+                *stages.notes,
             ),
             evaluations=examination.evaluations,
         )

@@ -49,14 +49,14 @@ class EagerObjective(Objective):
     Args:
         step: the step.
         batch: the debug batch.
-        why: why no graph stands for it.
+        why: why no graph stands for it; None where it is meant to run eagerly.
 
     Raises:
         BatchError: if the model rejects the batch.
         TraceError: if the step raises, or differentiates no variable.
     """
 
-    def __init__(self, step: Step, batch: Batch, why: Exception) -> None:
+    def __init__(self, step: Step, batch: Batch, why: Exception | None) -> None:
         self._step = step
         self._batch = batch
         self.source = step.source
@@ -66,9 +66,7 @@ class EagerObjective(Objective):
         self.around = Around(self)
         self.islands = self.random_ops = ()
         self.layer_calls = ()
-        why_not = f"No float64 graph stands for this step ({received(why)})."
-        how = f"It was run eagerly in {self.precision}, with the error bars of that."
-        self.notes = (f"{why_not} {how}",)
+        self.notes = (_how_it_was_run(why, self.precision),)
         recording = self._listen(batch)
         require_tape(recording, step)
         calls = recording.tape_calls
@@ -256,8 +254,8 @@ def listen_eagerly(step: Step, batch: Batch) -> Recording:
     recording = step.recording()
     with (
         unchanged(step.owner),
-        variables_kept(step.owner),
-        dropout_off(step.owner),
+        variables_kept(held_variables(step.owner)),
+        dropout_off(),
         listening(recording),
         functions_written_out(),
     ):
@@ -268,6 +266,18 @@ def listen_eagerly(step: Step, batch: Batch) -> Recording:
         except Exception as error:
             raise explain(error, batch, step.source) from error
     return recording
+
+
+def _how_it_was_run(why: Exception | None, precision: str) -> str:
+    if why is None:
+        return (
+            f"The step was checked as fit runs it, eagerly, in {precision} and with the error bars "
+            "of that. Compile with run_eagerly=False to have it checked in float64."
+        )
+    return (
+        f"No float64 graph stands for this step ({received(why)}). It was run eagerly in "
+        f"{precision}, with the error bars of that."
+    )
 
 
 def value_of(call: TapeCall, weights: Sequence[Any] | None = None) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfcheck.nodes import called_functions, canonical
+from tfcheck.nodes import all_nodes, called_functions, canonical
 
 
 def import_tensors(graph_def: Any, wanted: Iterable[str]) -> dict[str, tf.Tensor]:
@@ -162,7 +162,7 @@ def weighted_total(targets: Sequence[tf.Tensor], weights: Sequence[tf.Tensor | N
 
 def lowest_float(graph_def: Any) -> str:
     """The lowest-precision float type that any node of the graph or its functions uses."""
-    nodes = [*graph_def.node, *(node for f in graph_def.library.function for node in f.node_def)]
+    nodes = list(all_nodes(graph_def))
     used = {
         dtype
         for node in nodes

@@ -7,17 +7,34 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+# What its dropout layers draw with: `keras.random.dropout` is another name for it, and no layer's.
+# What it keeps of a thread has no public name either: names given so far, the global generator.
+from keras.src import backend as keras_backend
+from keras.src.backend.common import global_state
+
+# The classes of what `tf.function(...)`, `tf.Variable(...)` and `iter(dataset)` make. To make one
+# and ask for its class would take one of the numbers that TensorFlow names variables with.
+from tensorflow.python.data.ops.iterator_ops import OwnedIterator
+from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
+
+# Where eager random operations get their seeds from, which moves a generator on.
 # Operation definitions of functions' bodies have no public accessor: `tf.Operation.op_def` exists
 # only for operations of a graph, and a FunctionDef holds bare NodeDefs.
-from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework import op_def_registry, random_seed
 
 # Which types an operation has a kernel for is not in its definition, and no public call tells.
 from tensorflow.python.framework.kernels import get_registered_kernels_for_op
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
+
+ITERATOR_KIND: type = OwnedIterator
+TF_FUNCTION_KIND: type = Function
+VARIABLE_KIND: type = ResourceVariable
 
 
 def op_definition(op: str) -> Any | None:
@@ -64,13 +81,28 @@ def recorded_losses(layer: keras.Layer) -> tuple[list[Any], set[int]]:
     return layer._losses, layer._loss_ids
 
 
-def lazily_built_parts(model: keras.Layer) -> list[Any]:
-    """Objects that `compile` made and that build themselves at their first use.
+def drawing_of_dropout() -> tuple[ModuleType, str]:
+    """Where the function is with which Keras's layers draw what to drop."""
+    return keras_backend.random, "dropout"
 
-    Tracing is such a first use, and neither object is public.
+
+def global_state_of_keras() -> tuple[dict[str, Any], ...]:
+    """What Keras keeps for the calling thread: names, the global seed generator, settings."""
+    return vars(global_state.GLOBAL_STATE_TRACKER), vars(global_state.GLOBAL_SETTINGS_TRACKER)
+
+
+def seeds_of_draws() -> tuple[ModuleType, str]:
+    """Where the function is that gives a random operation its two seeds."""
+    return random_seed, "get_seed"
+
+
+def traced_anew(function: Any) -> Any:
+    """A `tf.function` of the same Python function and options, with no traces yet.
+
+    A trace that is made of the function itself stays in it, and so does that it was called once:
+    only at its first call may it make variables. Its options are not public.
     """
-    parts = (getattr(model, "_compile_loss", None), getattr(model, "_compile_metrics", None))
-    return [part for part in parts if part is not None]
+    return function._clone(None)
 
 
 def variable_spec(handle: Any) -> tf.TensorSpec | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +13,7 @@ import tensorflow as tf
 
 from tfcheck.errors import telling_line
 from tfcheck.internals import copy_mask, live_variable, recorded_losses, sublayers
+from tfcheck.patching import put_in_place, threads_inherit, unreplaced
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,39 +124,29 @@ class Recording:
 
 _NONE = tf.UnconnectedGradients.NONE
 
-_lock = threading.RLock()
-
 
 @contextlib.contextmanager
 def listening(recording: Recording) -> Iterator[None]:
-    """Record tapes and optimizers while the block runs; optimizers then apply nothing."""
-    with _lock, contextlib.ExitStack() as undo:
+    """Record tapes and optimizers while the block runs; optimizers then apply nothing.
+
+    This thread's alone, and those of threads that it starts in the block.
+    """
+    base = keras.optimizers.Optimizer
+    with contextlib.ExitStack() as undo, threads_inherit():
         put = functools.partial(put_in_place, undo)
-        base = keras.optimizers.Optimizer
         put(tf.GradientTape, "gradient", _recorded_gradient(recording))
         put(tf.GradientTape, "__enter__", _recording_begins(recording))
         put(tf.GradientTape, "__exit__", _recording_ends(recording))
         put(tf.GradientTape, "stop_recording", _recording_pauses(recording))
-        put(keras.Model, "compute_metrics", lambda *_args, **_kwargs: {})
-        put(base, "apply", _recorded_apply(recording))
-        put(base, "apply_gradients", _recorded_apply_gradients)
+        put(keras.Model, "compute_metrics", lambda _: lambda *_args, **_options: {})
+        put(base, "apply_gradients", lambda _: _recorded_apply_gradients)
         put(keras.losses.Loss, "__call__", _noted_loss(recording))
         for optimizer in (base, *_descendants(base)):
-            if "apply" in vars(optimizer) and optimizer is not base:
-                put(optimizer, "apply", _recorded_apply(recording))
+            if optimizer is base or "apply" in vars(optimizer):
+                put(optimizer, "apply", lambda _: _recorded_apply(recording))
             if "scale_loss" in vars(optimizer):
-                scale_loss = _recorded_scale(recording, vars(optimizer)["scale_loss"])
-                put(optimizer, "scale_loss", scale_loss)
+                put(optimizer, "scale_loss", _recorded_scale(recording))
         yield
-
-
-def put_in_place(undo: contextlib.ExitStack, owner: type, name: str, value: Any) -> None:
-    """Give a class another attribute, until `undo` is closed."""
-    if name in vars(owner):
-        undo.callback(setattr, owner, name, vars(owner)[name])
-    else:
-        undo.callback(delattr, owner, name)
-    setattr(owner, name, value)
 
 
 def _descendants(cls: type) -> list[type]:
@@ -164,99 +154,125 @@ def _descendants(cls: type) -> list[type]:
     return list(dict.fromkeys([*children, *(d for child in children for d in _descendants(child))]))
 
 
-def _recorded_gradient(recording: Recording) -> Callable[..., Any]:
-    original = tf.GradientTape.gradient
+_Replacement = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Makes what replaces a function, from that function."""
 
-    @functools.wraps(original)
-    def gradient(
-        self: tf.GradientTape,
-        target: Any,
-        sources: Any,
-        output_gradients: Any = None,
-        **options: Any,
-    ) -> Any:
-        outputs = list(recording.outputs)
-        flat_sources = tf.nest.flatten(sources)
-        asked = {id(recording.known_as(source)) for source in flat_sources}
-        connected = options.get("unconnected_gradients", _NONE) in (_NONE, _NONE.value)
-        expected = recording.expected if connected else ()
-        others = [variable for variable in expected if id(variable) not in asked]
-        raised = ""
-        try:
-            result, to_outputs, to_others = original(
-                self, target, [sources, outputs, others], output_gradients, **options
-            )
-            for variable, gradient in zip(others, to_others, strict=True):
-                if gradient is not None:
-                    recording.reached[id(variable)] = variable
-            flat_results = tf.nest.flatten(result, expand_composites=False)
-        except Exception as error:  # noqa: BLE001 - a finding; the step goes on with zeros
-            raised = what_raised(error)
-            result = tf.nest.map_structure(tf.zeros_like, sources)
-            flat_results, to_outputs = [None] * len(flat_sources), [None] * len(outputs)
-        pairs = [
-            (
-                recording.known_as(source),
-                None if gradient is None else tf.convert_to_tensor(gradient),
-            )
-            for source, gradient in zip(flat_sources, flat_results, strict=True)
-            if is_variable(source)
-        ]
-        if pairs:
-            targets = tuple(tf.nest.flatten(target))
-            weights = (
-                (None,) * len(targets)
-                if output_gradients is None
-                else tuple(tf.nest.flatten(output_gradients))
-            )
-            variables, gradients = zip(*pairs, strict=True)
-            spans = recording.spans_of(self)
-            call = TapeCall(targets, weights, variables, gradients, raised, spans=spans)
-            recording.tape_calls.append(replace(call, weights=_weights_of(targets)))
-            reached = [(o, g) for o, g in zip(outputs, to_outputs, strict=True) if g is not None]
-            # One call each: an output may be computed from another.
-            recording.loss_calls += [
-                TapeCall(
-                    targets, weights, (output,), (tf.convert_to_tensor(gradient),), spans=spans
+
+def _recorded_gradient(recording: Recording) -> _Replacement:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        # The names and the order of the arguments are those of `tf.GradientTape.gradient`.
+        def gradient(
+            self: tf.GradientTape,
+            target: Any,
+            sources: Any,
+            output_gradients: Any = None,
+            unconnected_gradients: Any = _NONE,
+        ) -> Any:
+            outputs = list(recording.outputs)
+            connected = unconnected_gradients in (_NONE, _NONE.value)
+            others = _unasked(recording, sources) if connected else []
+            raised = ""
+            try:
+                result, to_outputs, to_others = original(
+                    self,
+                    target,
+                    [sources, outputs, others],
+                    output_gradients,
+                    unconnected_gradients,
                 )
-                for output, gradient in reached
-            ]
-        return result
+                found = tf.nest.flatten(result, expand_composites=False)
+            except Exception as error:  # noqa: BLE001 - a finding; the step goes on with zeros
+                raised = what_raised(error)
+                result = tf.nest.map_structure(tf.zeros_like, sources)
+                found, to_outputs = [None] * len(tf.nest.flatten(sources)), [None] * len(outputs)
+                to_others = [None] * len(others)
+            recording.reached |= {
+                id(variable): variable
+                for variable, gradient in zip(others, to_others, strict=True)
+                if gradient is not None
+            }
+            pairs = _pairs(recording, sources, found)
+            if pairs:
+                call = _tape_call(pairs, target, output_gradients)
+                call = replace(call, error=raised, spans=recording.spans_of(self))
+                recording.tape_calls.append(call)
+                # One call each: an output may be computed from another.
+                recording.loss_calls += [
+                    replace(
+                        call,
+                        sources=(output,),
+                        gradients=(tf.convert_to_tensor(gradient),),
+                        error="",
+                        weights=(),
+                    )
+                    for output, gradient in zip(outputs, to_outputs, strict=True)
+                    if gradient is not None
+                ]
+            return result
 
-    return gradient
+        return gradient
+
+    return make
 
 
-def _recording_begins(recording: Recording) -> Callable[..., Any]:
-    original = vars(tf.GradientTape)["__enter__"]
-
-    def enter(self: tf.GradientTape) -> tf.GradientTape:
-        recording.records(self, on=True)
-        return original(self)
-
-    return enter
+def _unasked(recording: Recording, sources: Any) -> list[Any]:
+    """The variables that the step is expected to differentiate for, and does not here."""
+    asked = {id(recording.known_as(source)) for source in tf.nest.flatten(sources)}
+    return [variable for variable in recording.expected if id(variable) not in asked]
 
 
-def _recording_ends(recording: Recording) -> Callable[..., Any]:
-    original = vars(tf.GradientTape)["__exit__"]
+def _pairs(recording: Recording, sources: Any, found: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """The variables among the sources of a tape, each with the gradient it found, dense."""
+    return [
+        (recording.known_as(source), None if gradient is None else tf.convert_to_tensor(gradient))
+        for source, gradient in zip(tf.nest.flatten(sources), found, strict=True)
+        if is_variable(source)
+    ]
 
-    def leave(self: tf.GradientTape, *error: Any) -> Any:
-        recording.records(self, on=False)
-        return original(self, *error)
 
-    return leave
+def _tape_call(pairs: Sequence[tuple[Any, Any]], target: Any, output_gradients: Any) -> TapeCall:
+    """What a call of `tape.gradient` differentiated, and what it found."""
+    targets = tuple(tf.nest.flatten(target))
+    given = output_gradients is not None
+    of_targets = tuple(tf.nest.flatten(output_gradients)) if given else (None,) * len(targets)
+    variables, gradients = zip(*pairs, strict=True)
+    return TapeCall(targets, of_targets, variables, gradients, weights=_weights_of(targets))
 
 
-def _recording_pauses(recording: Recording) -> Callable[..., Any]:
-    original = vars(tf.GradientTape)["stop_recording"]
+def _recording_begins(recording: Recording) -> _Replacement:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def enter(self: tf.GradientTape) -> tf.GradientTape:
+            recording.records(self, on=True)
+            return original(self)
 
-    @contextlib.contextmanager
-    def pause(self: tf.GradientTape) -> Iterator[None]:
-        recording.records(self, on=False)
-        with original(self):
-            yield
-        recording.records(self, on=True)
+        return enter
 
-    return pause
+    return make
+
+
+def _recording_ends(recording: Recording) -> _Replacement:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def leave(self: tf.GradientTape, *error: Any) -> Any:
+            recording.records(self, on=False)
+            return original(self, *error)
+
+        return leave
+
+    return make
+
+
+def _recording_pauses(recording: Recording) -> _Replacement:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        @contextlib.contextmanager
+        def pause(self: tf.GradientTape) -> Iterator[None]:
+            recording.records(self, on=False)
+            with original(self):
+                yield
+            recording.records(self, on=True)
+
+        return pause
+
+    return make
 
 
 def _weights_of(targets: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
@@ -303,25 +319,28 @@ def _recorded_apply_gradients(self: Any, grads_and_vars: Any, **_options: Any) -
     self.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
 
 
-def _noted_loss(recording: Recording) -> Callable[..., Any]:
-    original = vars(keras.losses.Loss)["__call__"]
+def _noted_loss(recording: Recording) -> _Replacement:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Any, *args: Any, **options: Any) -> Any:
+            recording.uses_loss_objects = True
+            return original(self, *args, **options)
 
-    @functools.wraps(original)
-    def call(self: Any, *args: Any, **options: Any) -> Any:
-        recording.uses_loss_objects = True
-        return original(self, *args, **options)
+        return call
 
-    return call
+    return make
 
 
-def _recorded_scale(recording: Recording, original: Callable[..., Any]) -> Callable[..., Any]:
-    def scale_loss(self: Any, loss: Any) -> Any:
-        scaled = original(self, loss)
-        if scaled is not loss:
-            recording.loss_scales.append((scaled, loss))
-        return scaled
+def _recorded_scale(recording: Recording) -> _Replacement:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def scale_loss(self: Any, loss: Any) -> Any:
+            scaled = original(self, loss)
+            if scaled is not loss:
+                recording.loss_scales.append((scaled, loss))
+            return scaled
 
-    return scale_loss
+        return scale_loss
+
+    return make
 
 
 @contextlib.contextmanager
@@ -332,40 +351,40 @@ def listening_to_layers(recording: Recording) -> Iterator[None]:
     own. Calls inside loops and nested functions belong to other graphs and are left alone.
     """
     graph = tf.compat.v1.get_default_graph()
-    original = keras.Layer.__call__
     stack: list[list[LayerCall]] = [[]]
 
-    def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        if tf.compat.v1.get_default_graph() is not graph:
-            return original(self, *args, **kwargs)
-        inputs: list[tf.Tensor] = []
-        args, kwargs = tf.nest.map_structure(lambda leaf: cut(leaf, inputs), (args, kwargs))
-        stack.append([])
-        added_before = {id(loss) for loss in recorded_losses(self)[0]}
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            outputs = original(self, *args, **kwargs)
-        children = stack.pop()
-        added = [loss for loss in recorded_losses(self)[0] if id(loss) not in added_before]
-        targets = [leaf for leaf in (*tf.nest.flatten(outputs), *added) if is_float(leaf)]
-        sources = [*inputs, *self.trainable_variables]
-        if targets and sources:
-            layer_call = LayerCall(
-                self.path or self.name,
-                differentiated(tape, targets, sources),
-                tuple(children),
-            )
-            recording.layer_calls.append(layer_call)
-            stack[-1].append(layer_call)
-        if len(stack) == 1:
-            outputs = tf.nest.map_structure(lambda leaf: cut(leaf, recording.outputs), outputs)
-        return outputs
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+            if tf.compat.v1.get_default_graph() is not graph:
+                return original(self, *args, **kwargs)
+            inputs: list[tf.Tensor] = []
+            args, kwargs = tf.nest.map_structure(lambda leaf: cut(leaf, inputs), (args, kwargs))
+            stack.append([])
+            added_before = {id(loss) for loss in recorded_losses(self)[0]}
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                outputs = original(self, *args, **kwargs)
+            children = stack.pop()
+            added = [loss for loss in recorded_losses(self)[0] if id(loss) not in added_before]
+            targets = [leaf for leaf in (*tf.nest.flatten(outputs), *added) if is_float(leaf)]
+            sources = [*inputs, *self.trainable_variables]
+            if targets and sources:
+                layer_call = LayerCall(
+                    self.path or self.name,
+                    differentiated(tape, targets, sources),
+                    tuple(children),
+                )
+                recording.layer_calls.append(layer_call)
+                stack[-1].append(layer_call)
+            if len(stack) == 1:
+                outputs = tf.nest.map_structure(lambda leaf: cut(leaf, recording.outputs), outputs)
+            return outputs
 
-    keras.Layer.__call__ = call
-    try:
+        return call
+
+    with contextlib.ExitStack() as undo:
+        put_in_place(undo, keras.Layer, "__call__", make)
         yield
-    finally:
-        keras.Layer.__call__ = original
 
 
 def listen_to_regularizers(model: keras.Layer, recording: Recording) -> None:
@@ -404,24 +423,24 @@ class EagerCall:
 @contextlib.contextmanager
 def noting_layers(calls: list[EagerCall]) -> Iterator[None]:
     """Note every layer call that is made eagerly, inner ones before those they are made in."""
-    original = keras.Layer.__call__
     stack: list[list[EagerCall]] = [[]]
 
-    def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        if not tf.executing_eagerly():
-            return original(self, *args, **kwargs)
-        stack.append([])
-        outputs = original(self, *args, **kwargs)
-        noted = EagerCall(self, (args, kwargs), tuple(stack.pop()))
-        calls.append(noted)
-        stack[-1].append(noted)
-        return outputs
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+            if not tf.executing_eagerly():
+                return original(self, *args, **kwargs)
+            stack.append([])
+            outputs = original(self, *args, **kwargs)
+            noted = EagerCall(self, (args, kwargs), tuple(stack.pop()))
+            calls.append(noted)
+            stack[-1].append(noted)
+            return outputs
 
-    keras.Layer.__call__ = call
-    try:
+        return call
+
+    with contextlib.ExitStack() as undo:
+        put_in_place(undo, keras.Layer, "__call__", make)
         yield
-    finally:
-        keras.Layer.__call__ = original
 
 
 def differentiated(
@@ -438,7 +457,7 @@ def differentiated(
         sources: tensors and variables to differentiate with respect to.
         names: names for the sources. Defaults to none.
     """
-    differentiate = vars(tf.GradientTape)["gradient"].__wrapped__
+    differentiate = unreplaced(tf.GradientTape, "gradient")
     weights = [_cotangent(target, position) for position, target in enumerate(targets)]
     raised = ""
     try:

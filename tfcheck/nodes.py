@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from tfcheck.internals import op_definition
@@ -80,6 +80,13 @@ def output_refs(node: Any, definition: Any, in_function: bool) -> list[str]:
 def functions_of(attribute: Any) -> Any:
     """The functions that a function attribute holds."""
     return [attribute.func] if attribute.WhichOneof("value") == "func" else attribute.list.func
+
+
+def all_nodes(graph_def: Any) -> Iterator[Any]:
+    """The nodes of a graph and of all its functions."""
+    yield from graph_def.node
+    for function in graph_def.library.function:
+        yield from function.node_def
 
 
 def called_functions(node: Any) -> Iterable[str]:

@@ -31,9 +31,10 @@ from tfcheck.graph_functions import (
 )
 from tfcheck.internals import live_variable, variable_spec
 from tfcheck.listening import Recording, TapeCall, is_variable
-from tfcheck.nodes import meets, reachable
+from tfcheck.nodes import all_nodes, meets, reachable
 from tfcheck.point import BATCH, NUDGE, Base, Parameter, as_floats, elsewhere, spread
 from tfcheck.promotion import PureGraph, purify
+from tfcheck.taking import require_nothing_taken
 from tfcheck.tracing import TracedStep
 
 Array = npt.NDArray[np.float64]
@@ -78,6 +79,7 @@ class Objective:
         precision: the precision in which losses are evaluated.
         bits: how many bits of a variable that precision keeps.
         notes: sentences a reader should know about how it is evaluated.
+        calls_python: whether a function of Python's is called whenever it is evaluated.
         first_step: where to begin the search for a step, relative to a variable's scale; None to
             go by the loss.
     """
@@ -85,6 +87,7 @@ class Objective:
     precision = "float64"
     bits = 53
     notes: tuple[str, ...] = ()
+    calls_python = False
     first_step: float | None
 
     def __init__(self, traced: TracedStep, *, once: bool = False) -> None:
@@ -158,6 +161,8 @@ class Objective:
         self.first_step = ISLAND_STEP if pure.islands else None
         self._cuts = pure.cuts
         nodes = self._nodes = {node.name: node for node in pure.graph_def.node}
+        require_nothing_taken(all_nodes(pure.graph_def))
+        self.calls_python = any(node.op in _PYTHON for node in all_nodes(pure.graph_def))
         self._targets = [[pure.tensors[t.name] for t in call.targets] for call in calls]
         self.dropped = self._dropped(pure)
         noted = {noted.partition(" (")[2].rstrip(")") for noted in pure.random_ops}
@@ -659,6 +664,9 @@ def _assigns_out_of_sight(graph_def: Any) -> bool:
     """Whether variables are assigned to in loops, branches or other nested functions."""
     nodes = (node for function in graph_def.library.function for node in function.node_def)
     return any(node.op.startswith("Assign") for node in nodes)
+
+
+_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 
 
 def _with_inverses(factors: Sequence[Sequence[Any]]) -> tuple[tuple[float, ...], ...]:

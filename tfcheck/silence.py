@@ -9,37 +9,30 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfcheck.internals import sublayers
-
-_RATE_LAYERS = (
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.AlphaDropout,
-    keras.layers.GaussianDropout,
-)
-_RECURRENT = ("dropout", "recurrent_dropout")
+from tfcheck.internals import drawing_of_dropout
+from tfcheck.patching import put_in_place
 
 
 @contextlib.contextmanager
-def dropout_off(model: keras.Layer) -> Iterator[None]:
-    """Trace with every dropout silent; all rates and functions are put back on the way out.
+def dropout_off() -> Iterator[None]:
+    """Trace with every dropout silent, in this thread.
 
-    Silenced are Keras's dropout layers, the dropout of recurrent and attention layers, and calls
-    of `keras.random.dropout` and `tf.nn.dropout` by their module name.
+    What is silenced are draws, not rates: layers take the path that they take in training, and a
+    mask that is asked for is one that keeps everything. Those are the draws of Keras's dropout
+    layers, of the dropout of recurrent and attention layers, and of calls of `keras.random.dropout`
+    and `tf.nn.dropout` by their module's name.
     """
     with contextlib.ExitStack() as undo:
-        for layer in sublayers(model):
-            for name in _dropout_attributes(layer):
-                _override(undo, vars(layer), name, 0.0)
-        for module, name in (
+        for owner, name in (
+            drawing_of_dropout(),
             (keras.random, "dropout"),
             (tf.nn, "dropout"),
             (tf.nn.experimental, "stateless_dropout"),
             (tf.nn.experimental, "general_dropout"),
         ):
-            _override(undo, vars(module), name, _keep_everything)
+            put_in_place(undo, owner, name, lambda _: _keep_everything)
+        for layer in (keras.layers.AlphaDropout, keras.layers.GaussianDropout):
+            put_in_place(undo, layer, "call", lambda _: _call_that_keeps_everything)
         yield
 
 
@@ -47,18 +40,9 @@ def _keep_everything(inputs: Any = None, *_args: Any, x: Any = None, **_options:
     return tf.convert_to_tensor(x if inputs is None else inputs)
 
 
-def _dropout_attributes(layer: keras.Layer) -> list[str]:
-    candidates: tuple[str, ...] = ()
-    if isinstance(layer, _RATE_LAYERS):
-        candidates = ("rate",)
-    elif hasattr(layer, "get_dropout_mask"):
-        candidates = _RECURRENT
-    elif isinstance(layer, keras.layers.Attention):
-        candidates = ("dropout",)
-    return [name for name in candidates if isinstance(vars(layer).get(name), int | float)]
-
-
-def _override(undo: contextlib.ExitStack, namespace: dict[str, Any], name: str, value: Any) -> None:
-    if name in namespace:
-        undo.callback(namespace.__setitem__, name, namespace[name])
-        namespace[name] = value
+def _call_that_keeps_everything(
+    _layer: keras.Layer,
+    inputs: Any,
+    training: bool = False,  # noqa: ARG001 - as Keras's own
+) -> Any:
+    return inputs

@@ -30,11 +30,13 @@ class Step:
         source: `"train_step"`, `"loss_fn"`, `"compute_loss"` or `"layer"`.
         run: `run(data, recording)` does it once, on the `data` of a `train_step` or the arguments
             of a layer's call; the recording is the one that listens.
+        eager: whether it is meant to run eagerly, so that it must not be traced.
     """
 
     owner: keras.Layer
     source: str
     run: Callable[[Any, Recording], None]
+    eager: bool = False
 
     @property
     def own(self) -> bool:
@@ -70,13 +72,22 @@ def model_step(
         phase: `"train"` (the default) is the model's own `train_step`; `"inference"` is
             `compute_loss` of the model called with `training=False`.
     """
+    eager = runs_eagerly(model)
     if loss_fn is not None:
-        return Step(model, "loss_fn", _of_loss_fn(model, loss_fn))
+        return Step(model, "loss_fn", _of_loss_fn(model, loss_fn), eager)
     if phase == "train":
         # A train_step under @tf.function is inlined: its tensors must belong to the traced graph.
         train = getattr(model.train_step, "python_function", model.train_step)
-        return Step(model, "train_step", lambda data, _recording: train(data))
-    return Step(model, "compute_loss", _of_inference(model))
+        return Step(model, "train_step", lambda data, _recording: train(data), eager)
+    return Step(model, "compute_loss", _of_inference(model), eager)
+
+
+def runs_eagerly(model: keras.Layer) -> bool:
+    """Whether `fit` would run a model's step eagerly: what such a step does in a graph is unknown.
+
+    It may keep tensors in objects of its own, or branch on their values.
+    """
+    return bool(getattr(model, "run_eagerly", False)) or tf.config.functions_run_eagerly()
 
 
 def _of_loss_fn(model: keras.Model, loss_fn: LossFunction) -> Callable[[Any, Recording], None]:
@@ -112,7 +123,7 @@ def _of_inference(model: keras.Model) -> Callable[[Any, Recording], None]:
     return run
 
 
-def layer_step(layer: keras.Layer, call: Callable[[Any], Any]) -> Step:
+def layer_step(layer: keras.Layer, call: Callable[[Any], Any], *, eager: bool = False) -> Step:
     """One call of a built layer, differentiated by itself.
 
     Its outputs, and losses that it adds, are weighted at random; they are differentiated with
@@ -121,6 +132,7 @@ def layer_step(layer: keras.Layer, call: Callable[[Any], Any]) -> Step:
     Args:
         layer: a built layer.
         call: calls it on the arguments it is given.
+        eager: whether it is meant to run eagerly. Defaults to False.
     """
 
     def run(data: Any, recording: Recording) -> None:
@@ -147,14 +159,15 @@ def layer_step(layer: keras.Layer, call: Callable[[Any], Any]) -> Step:
         names += [variable.path for variable in layer.trainable_variables]
         recording.tape_calls[:] = [differentiated(tape, targets, sources, names)]
 
-    return Step(layer, "layer", run)
+    return Step(layer, "layer", run, eager)
 
 
-def repeated_call(call: EagerCall) -> tuple[Step, Batch]:
+def repeated_call(call: EagerCall, *, eager: bool) -> tuple[Step, Batch]:
     """A call that was made once, to be made again: as a step, and the tensors it was given.
 
     Args:
         call: the call.
+        eager: whether it is meant to run eagerly.
     """
     leaves = tf.nest.flatten(call.arguments)
     tensors = [leaf for leaf in leaves if isinstance(leaf, tf.Tensor)]
@@ -167,7 +180,7 @@ def repeated_call(call: EagerCall) -> tuple[Step, Batch]:
         args, kwargs = tf.nest.pack_sequence_as(call.arguments, filled)
         return call.layer(*args, **kwargs)
 
-    return layer_step(call.layer, again), Batch(tuple(tensors), None)
+    return layer_step(call.layer, again, eager=eager), Batch(tuple(tensors), None)
 
 
 def plain_call(layer: keras.Layer, phase: str) -> Callable[[Any], Any]:

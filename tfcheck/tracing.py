@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,14 @@ import tensorflow as tf
 
 from tfcheck.batch import Batch
 from tfcheck.errors import BatchError, ModelError, NoTapeError, TraceError, telling_line
-from tfcheck.internals import live_variable
+from tfcheck.internals import TF_FUNCTION_KIND, live_variable, traced_anew
 from tfcheck.listening import (
     Recording,
     listen_to_regularizers,
     listening,
     listening_to_layers,
 )
+from tfcheck.patching import put_in_place
 from tfcheck.silence import dropout_off
 from tfcheck.steps import Step
 from tfcheck.unchanged import unchanged
@@ -66,8 +68,7 @@ def trace(step: Step, batch: Batch, *, layers: bool = False) -> TracedStep:
     function, recording = _trace(step, batch, layers=layers)
     if not _in_one_graph(function, recording):
         # A tape under @tf.function of its own works in another graph; written out, it does not.
-        with functions_written_out():
-            function, recording = _trace(step, batch, layers=layers)
+        function, recording = _trace(step, batch, layers=layers, functions=functions_written_out)
     if not recording.tape_calls:
         require_tape(recording, step, idle=step.own and not _updates(function, recording, step))
     if not _in_one_graph(function, recording):
@@ -117,7 +118,13 @@ def build_layer(layer: keras.Layer, batch: Batch) -> None:
             raise explain(error, batch, "the layer") from error
 
 
-def _trace(step: Step, batch: Batch, *, layers: bool) -> tuple[Any, Recording]:
+def _trace(
+    step: Step,
+    batch: Batch,
+    *,
+    layers: bool,
+    functions: Callable[[], AbstractContextManager[None]] | None = None,
+) -> tuple[Any, Recording]:
     """Trace a step once, listening."""
     recording = step.recording()
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch.tensors]
@@ -130,7 +137,12 @@ def _trace(step: Step, batch: Batch, *, layers: bool) -> tuple[Any, Recording]:
             listen_to_regularizers(step.owner, recording)
         return []
 
-    with unchanged(step.owner), dropout_off(step.owner), listening(recording):
+    with (
+        unchanged(step.owner),
+        dropout_off(),
+        listening(recording),
+        (functions or functions_traced_anew)(),
+    ):
         try:
             return tf.compat.v1.wrap_function(run, specs), recording
         except (TraceError, ModelError, KeyboardInterrupt):
@@ -165,13 +177,35 @@ def _in_one_graph(function: Any, recording: Recording) -> bool:
 
 @contextlib.contextmanager
 def functions_written_out() -> Iterator[None]:
-    """Run what is under @tf.function in place of a call to it."""
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
+    """Run what is under @tf.function in place of a call to it, in this thread."""
+    with contextlib.ExitStack() as undo:
+        put_in_place(
+            undo,
+            TF_FUNCTION_KIND,
+            "__call__",
+            lambda _: lambda function, *args, **options: function.python_function(*args, **options),
+        )
         yield
-    finally:
-        tf.config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
+def functions_traced_anew() -> Iterator[None]:
+    """Trace what is under @tf.function as if it had not been, so that nothing of it stays there."""
+    anew: dict[int, tuple[Any, Any]] = {}  # each with its original, so that no identity is reused
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(function: Any, *args: Any, **options: Any) -> Any:
+            if type(function) is not TF_FUNCTION_KIND:  # one that was loaded has no Python to trace
+                return original(function, *args, **options)
+            if id(function) not in anew:
+                anew[id(function)] = function, traced_anew(function)
+            return original(anew[id(function)][1], *args, **options)
+
+        return call
+
+    with contextlib.ExitStack() as undo:
+        put_in_place(undo, TF_FUNCTION_KIND, "__call__", make)
+        yield
 
 
 def explain(error: Exception, batch: Batch, source: str) -> BatchError | TraceError:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
+import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -15,71 +14,138 @@ import tensorflow as tf
 
 from tfcheck.errors import ModelError
 from tfcheck.internals import (
-    lazily_built_parts,
+    VARIABLE_KIND,
+    global_state_of_keras,
     live_variable,
-    recorded_losses,
+    seeds_of_draws,
     sublayers,
 )
-from tfcheck.listening import is_variable, put_in_place
+from tfcheck.kept import kept_state
+from tfcheck.listening import is_variable
+from tfcheck.patching import put_in_place
+from tfcheck.snapshot import Snapshot
+from tfcheck.taking import OneWay, nothing_taken
 
 
 @contextlib.contextmanager
-def unchanged(model: keras.Layer) -> Iterator[None]:
-    """Put back what a step changes in Python: attributes, recorded losses, random states."""
-    layers = list(sublayers(model))
-    built = [layer for layer in layers if layer.built]
-    unbuilt = [layer for layer in layers if not layer.built]
-    growing = [*lazily_built_parts(model), *getattr(model, "metrics", ()), *unbuilt]
-    losses = [part for layer in layers for part in recorded_losses(layer)]
-    contents: list[tuple[Any, Any]] = [(part, copy.copy(part)) for part in losses]
-    contents += [
-        (value, copy.copy(value))
-        for part in growing
-        for value in vars(part).values()
-        if isinstance(value, list | dict | set)
-    ]
-    # A built layer's tracked containers refuse changes, in the step as well as here.
-    contents += [
-        (value, copy.copy(value))
-        for part in built
-        for value in vars(part).values()
-        if type(value) in (list, dict, set)
-    ]
-    attributes = [(part, dict(vars(part))) for part in (*growing, *built)]
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()  # noqa: NPY002 - users draw from it
+def unchanged(*roots: Any) -> Iterator[None]:
+    """Put back what a step changes in Python: attributes, containers, random states.
+
+    Weights are not made, and nothing is taken that would be gone.
+
+    Args:
+        roots: the model or layer, and what else code in the block may reach: see `Snapshot`.
+
+    Raises:
+        ModelError: if the block makes weights.
+    """
+    with _python_unchanged(*roots), _no_weights(), nothing_taken():
+        yield
+
+
+@contextlib.contextmanager
+def all_unchanged(*roots: Any) -> Iterator[None]:
+    """Put back what any code changes in Python, and in variables that it assigns to.
+
+    Args:
+        roots: as for `unchanged`.
+    """
+    with _python_unchanged(*roots), variables_kept():
+        yield
+
+
+@contextlib.contextmanager
+def _python_unchanged(*roots: Any) -> Iterator[None]:
+    snapshot = Snapshot([*roots, *global_state_of_keras()])
+    generators = (
+        kept_state(random.getstate, random.setstate),
+        kept_state(np.random.get_state, np.random.set_state),
+    )
+
+    def put_back() -> None:
+        snapshot.put_back()
+        for generator in generators:
+            generator.put_back()
+
     try:
-        with tf.variable_creator_scope(_no_weights):
+        for attributes, name in snapshot.iterators:
+            attributes[name] = OneWay(attributes[name])
+        with _own_draws():
             yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        for part, before in attributes:
-            vars(part).clear()
-            vars(part).update(before)
-        for container, content in contents:
-            container.clear()
-            if isinstance(container, list):
-                container.extend(content)
-            else:
-                container.update(content)
+        _to_the_end(put_back)
 
 
-def _no_weights(create: Callable[..., Any], **options: Any) -> Any:
-    """Refuse to create weights during a trace: a layer that builds itself changes the model."""
-    if options.get("trainable", True):
-        raise ModelError(
-            "A model must be built before it is checked. Received: a layer that creates the "
-            f"variable {options.get('name')!r} in the training step. Call the layer once, or train "
-            "for a step, before the check."
-        )
-    return create(**options)
+def _to_the_end(action: Callable[[], None]) -> None:
+    """Do something that can be done twice, and wholly, even where Ctrl-C comes in between."""
+    try:
+        action()
+    except KeyboardInterrupt:
+        action()
+        raise
 
 
 @contextlib.contextmanager
-def variables_kept(model: keras.Layer) -> Iterator[None]:
-    """Put back the values of all variables that a model holds, and of any others assigned to."""
-    before = [(variable, tf.identity(variable)) for variable in held_variables(model)]
+def _own_draws() -> Iterator[None]:
+    """Give random operations that run eagerly seeds of their own.
+
+    Each draws its seed from a generator of TensorFlow's, and moves on a kernel that it shares with
+    all operations of the same seed; those of the training must find both as they were.
+    """
+
+    def make(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def get_seed(op_seed: Any) -> tuple[Any, Any]:
+            if not tf.executing_eagerly():
+                return original(op_seed)
+            return _OWN_SEED, next(_draws) if op_seed is None else op_seed
+
+        return get_seed
+
+    with contextlib.ExitStack() as undo:
+        put_in_place(undo, *seeds_of_draws(), make)
+        yield
+
+
+_OWN_SEED = 1_610_612_741
+_draws = itertools.count(1)
+
+
+@contextlib.contextmanager
+def _no_weights() -> Iterator[None]:
+    """Refuse to make weights: a layer that builds itself changes the model."""
+    refused: list[ModelError] = []
+
+    def creator(create: Callable[..., Any], **options: Any) -> Any:
+        if options.get("trainable", True):
+            refused.append(
+                ModelError(
+                    "A model must be built before it is checked. Received: a layer that creates "
+                    f"the variable {options.get('name')!r} in the training step. Call the layer "
+                    "once, or train for a step, before the check."
+                )
+            )
+            raise refused[0]
+        return create(**options)
+
+    try:
+        with tf.variable_creator_scope(creator):
+            yield
+    except Exception:
+        if refused:
+            raise refused[0] from None
+        raise
+    if refused:  # where Keras tries out what a layer gives, it takes no notice of errors
+        raise refused[0]
+
+
+@contextlib.contextmanager
+def variables_kept(variables: Iterable[tf.Variable] = ()) -> Iterator[None]:
+    """Put back the values of variables, and of any others that Python assigns to in this thread.
+
+    Args:
+        variables: those that operations alone may change. Defaults to none.
+    """
+    before = [(variable, tf.identity(variable)) for variable in variables]
     held = {id(variable) for variable, _ in before}
 
     def note(variable: Any) -> None:
@@ -87,17 +153,19 @@ def variables_kept(model: keras.Layer) -> Iterator[None]:
             held.add(id(variable))
             before.append((variable, tf.identity(variable)))
 
-    kind, generator = _kind_of_variables(), tf.random.Generator
+    def put_back() -> None:
+        for variable, value in before:
+            variable.assign(value)
+
     try:
         with contextlib.ExitStack() as undo:
             for name in _ASSIGNING:
-                put_in_place(undo, kind, name, _noted(note, getattr(kind, name)))
-            skip = _noted(lambda source: note(source.state), generator.skip)
-            put_in_place(undo, generator, "skip", skip)
+                put_in_place(undo, VARIABLE_KIND, name, _noted(note))
+            of_state = _noted(lambda generator: note(generator.state))
+            put_in_place(undo, tf.random.Generator, "skip", of_state)
             yield
     finally:
-        for variable, value in before:
-            variable.assign(value)
+        _to_the_end(put_back)
 
 
 _ASSIGNING = (
@@ -114,19 +182,15 @@ _ASSIGNING = (
 """The methods of a `tf.Variable` that change it."""
 
 
-@functools.cache
-def _kind_of_variables() -> type:
-    """The class of what `tf.Variable(...)` makes."""
-    return type(tf.Variable(0.0, trainable=False))
+def _noted(note: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def changing(self: Any, *args: Any, **options: Any) -> Any:
+            note(self)
+            return original(self, *args, **options)
 
+        return changing
 
-def _noted(note: Callable[[Any], None], original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def changing(self: Any, *args: Any, **options: Any) -> Any:
-        note(self)
-        return original(self, *args, **options)
-
-    return changing
+    return make
 
 
 def held_variables(model: keras.Layer) -> list[tf.Variable]:
