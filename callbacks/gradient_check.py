@@ -13,12 +13,8 @@ from tfcheck.batch import Batch, first_batch
 from tfcheck.callbacks.checkpoints import Checkpoints, TrainingState
 from tfcheck.check import GradientChecker
 from tfcheck.errors import GradientCheckFailed, ModelError, TfcheckError
-from tfcheck.preconditions import (
-    make_settings,
-    require_backend,
-    require_choice,
-    require_verbose,
-)
+from tfcheck.options import make_settings, require_choice, require_verbose
+from tfcheck.preconditions import require_backend
 from tfcheck.progress import progress_line
 from tfcheck.report import GradientReport, ObjectiveSummary, VariableReport
 from tfcheck.steps import LossFunction
@@ -54,8 +50,9 @@ class GradientCheck(keras.callbacks.Callback):
         tracking: `"mlflow"` logs to the active MLflow run or one of its own; None logs nothing.
             Defaults to `"mlflow"`.
         run_id: the MLflow run to log to. Defaults to the active one.
-        verbose: 1 (the default) shows the progress of a check that takes more than two seconds,
-            in a terminal or a notebook; 0, or `fit(verbose=0)`, shows nothing.
+        verbose: 1 (the default) shows the progress of a check that takes more than two seconds in
+            a terminal or a notebook, and elsewhere writes a line to the standard error every 30
+            seconds; 0, or `fit(verbose=0)`, shows nothing.
         loss_fn, phase, method, directions, epsilon, thresholds, expected_mismatch, seed, precision,
             memory_limit: as for `tfcheck.check_gradients`.
 

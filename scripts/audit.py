@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import shlex
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
+from tfcheck import options
 from tfcheck.errors import ArgumentError, TfcheckError, rule
-from tfcheck.memory import bytes_of
+from tfcheck.memory import size_of
 from tfcheck.progress import progress_line
 from tfcheck.report import GradientReport, Settings
-from tfcheck.scripts.audit_inputs import load_model, model_source, read_batch
-from tfcheck.scripts.surroundings import (
-    command_name,
-    import_quietly,
-    require_tensorflow_backend,
-    standard_output,
-)
+from tfcheck.scripts.model_sources import load_model, model_source
+from tfcheck.scripts.records import Records
+from tfcheck.scripts.surroundings import import_quietly, require_tensorflow_backend
 from tfcheck.verdict import Thresholds, Verdict
 
 TRACEBACK = "tfcheck.traceback"
@@ -34,28 +32,25 @@ class OutputError(TfcheckError, OSError):
     """A file that was asked for cannot be written."""
 
 
-def _epsilon(text: str) -> float | str:
-    """`auto`, or a positive number."""
-    if text == "auto":
-        return text
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise click.BadParameter(f"{text!r} is neither 'auto' nor a positive number.")
-    return number
+def _checked(check: Callable[[Any], Any], convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A type for click: what is written is converted, if it can be, and then checked."""
 
-
-def _memory_limit(text: str) -> int | str:
-    """`auto`, a number of bytes, or a size with its unit."""
-    limit = int(text) if text.isdecimal() else text
-    if limit != "auto":
+    def take(text: str) -> Any:
         try:
-            bytes_of(limit)
+            value: Any = convert(text)
+        except ValueError:
+            value = text
+        try:
+            return check(value)
         except ArgumentError as error:
             raise click.BadParameter(str(error)) from error
-    return limit
+
+    return take
+
+
+_epsilon = _checked(options.step, float)
+_memory_limit = _checked(options.memory, int)
+_max_bytes = _checked(lambda size: size_of("max-bytes", size), int)
 
 
 def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -70,6 +65,9 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
       1  a gradient is wrong
       2  there was nothing to check: wrong usage, or a model or batch that does not fit
       3  no gradient is wrong, but some could not be judged
+
+    Once there is a verdict, the exit code is the verdict. A report that cannot be printed, written
+    or logged is a warning.
     """
 )
 @click.argument("model")
@@ -99,7 +97,7 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
 )
 @click.option(
     "--directions",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, options.MOST_DIRECTIONS),
     metavar="N",
     default=_DEFAULTS.directions,
     show_default=True,
@@ -145,7 +143,7 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, options.LARGEST_SEED),
     metavar="N",
     default=_DEFAULTS.seed,
     show_default=True,
@@ -167,6 +165,14 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
     show_default=True,
     help="Memory for measuring, such as 2GB; auto is a quarter of what is free.",
 )
+@click.option(
+    "--max-bytes",
+    type=_max_bytes,
+    metavar="SIZE",
+    default="2GB",
+    show_default=True,
+    help="Refuse a batch or a saved model that takes more memory.",
+)
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the report as JSON.")
 @click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write it as a web page.")
 @click.option(
@@ -175,7 +181,7 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
 @click.option("--tracking-uri", metavar="URI", help="Log it to this MLflow.")
 @click.option("--experiment", metavar="NAME", help="Log it to this MLflow experiment.")
 @click.option("--all", "show_all", is_flag=True, help="Show every variable.")
-@click.option("--quiet", is_flag=True, help="Print no report; the exit code tells.")
+@click.option("--quiet", is_flag=True, help="Print warnings only; the exit code tells.")
 @click.option(
     "--traceback",
     is_flag=True,
@@ -203,6 +209,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
     seed: int,
     precision: float,
     memory_limit: int | str,
+    max_bytes: int,
     json_file: Path | None,
     html_file: Path | None,
     mlflow: bool,
@@ -213,50 +220,46 @@ def audit(  # noqa: PLR0917 - click gives them by name
 ) -> None:
     """Check the gradients of MODEL on one batch.
 
-    MODEL is a saved model (model.keras), or a function without arguments that returns a compiled
-    one: package.module:function or path/to/file.py:function.
+    MODEL is a saved model (model.keras or model.h5), or a function without arguments that returns
+    a compiled one: package.module:function or path/to/file.py:function.
 
     The batch is an npz file with the arrays x and, as the loss needs them, y and sample_weight.
     Several inputs are x/0, x/1, ... (a list) or x/left, x/right, ... (a dict); likewise y and
     sample_weight.
     """
+    from tfcheck.scripts.batch_files import read_batch
+
     # Whatever can be refused without loading TensorFlow is refused first.
     require_tensorflow_backend()
     source = model_source(model)
-    arrays = read_batch(batch)
-    thresholds = Thresholds(great, okay, concerning)
+    settings = options.make_settings(
+        phase=phase,
+        method=method,
+        directions=directions,
+        epsilon=epsilon,
+        thresholds=Thresholds(great, okay, concerning),
+        expected_mismatch=expected_mismatch,
+        seed=seed,
+        precision=precision,
+        memory_limit=memory_limit,
+    )
     for file in (json_file, html_file):
         _require_writable(file)
+    arrays = read_batch(batch, max_bytes)
 
-    with progress_line("loading TensorFlow", title="", after=0) as progress:
+    verbose = int(not quiet)
+    with progress_line("loading TensorFlow", title="", verbose=verbose, after=0) as progress:
         import_quietly()
         from tfcheck.batch import first_batch
         from tfcheck.check import GradientChecker
-        from tfcheck.preconditions import make_settings
 
-        settings = make_settings(
-            phase=phase,
-            method=method,
-            directions=directions,
-            epsilon=epsilon,
-            thresholds=thresholds,
-            expected_mismatch=expected_mismatch,
-            seed=seed,
-            precision=precision,
-            memory_limit=memory_limit,
-        )
         progress("loading the model", 0, 0)
-        model = load_model(source, imports, unsafe, loss, seed)
+        model = load_model(source, imports, unsafe, loss, seed=seed, max_bytes=max_bytes)
         checker = GradientChecker(model, settings, once=True)
         report = checker.check(first_batch(**arrays), progress=progress)
 
-    _show(report, show_all, quiet)
-    said = [*_written(report, json_file, html_file)]
-    if mlflow or tracking_uri or experiment:
-        said.append(_logged(report, tracking_uri, experiment))
-    if not quiet:
-        for line in said:
-            click.echo(line)
+    logged = mlflow or bool(tracking_uri or experiment)
+    Records(json_file, html_file, logged, tracking_uri, experiment, show_all, quiet).keep(report)
     ctx.exit(exit_code(report))
 
 
@@ -269,47 +272,12 @@ def exit_code(report: GradientReport) -> int:
 
 
 def _require_writable(file: Path | None) -> None:
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+    if file is None:
+        return
+    folder = file.absolute().parent
+    if file.is_dir() or not folder.is_dir():
         raise OutputError(
             rule("A report is a file in a folder that exists", "file", str(file), "Make the folder")
         )
-
-
-def _show(report: GradientReport, show_all: bool, quiet: bool) -> None:
-    from tfcheck.rendering.console import print_report
-
-    if not quiet:
-        print_report(report, standard_output(), show_all)
-        click.echo()
-
-
-def _written(report: GradientReport, json_file: Path | None, html_file: Path | None) -> list[str]:
-    written = []
-    try:
-        if json_file is not None:
-            report.save(json_file)
-            written.append(f"  Written: {json_file}")
-        if html_file is not None:
-            from tfcheck.rendering.html import report_page
-
-            html_file.write_text(report_page([report]), encoding="utf-8")
-            written.append(f"  Written: {html_file}")
-    except OSError as error:
-        raise OutputError(
-            f"A report must be writable. Received: {error}. Name another file."
-        ) from error
-    return written
-
-
-def _logged(report: GradientReport, tracking_uri: str | None, experiment: str | None) -> str:
-    import mlflow
-
-    from tfcheck.tracking import log_report
-
-    if tracking_uri is not None:
-        mlflow.set_tracking_uri(tracking_uri)
-    name = f"audit of {report.model}"
-    run_id = log_report(report, experiment=experiment, run_name=name)
-    # A URI may hold a password, which must not go into the log of a build.
-    place = f" {shlex.quote(tracking_uri)}" if tracking_uri and "@" not in tracking_uri else ""
-    return f"  Logged to MLflow, run {run_id}. Look at it: {command_name()} ui{place}"
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        raise OutputError(rule("A report must be writable", "file", str(file), "Name another file"))

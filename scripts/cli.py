@@ -15,6 +15,7 @@ from tfcheck._version import __version__
 from tfcheck.errors import TfcheckError
 from tfcheck.scripts.audit import TRACEBACK, audit
 from tfcheck.scripts.demo import demo
+from tfcheck.scripts.surroundings import encode_what_can_be
 from tfcheck.scripts.ui import ui
 
 REFUSED = 2  # click's own code for wrong usage
@@ -34,6 +35,11 @@ class Commands(click.Group):
     What tfcheck refuses is one sentence without a traceback. Only a mistake in tfcheck itself
     shows one.
     """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line, whatever the terminal's encoding."""
+        encode_what_can_be()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""

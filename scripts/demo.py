@@ -171,24 +171,24 @@ def _planted_line(formula: Callable[..., Any]) -> str:
 
 
 def _width(console: Console) -> int:
-    from tfcheck.rendering.console import WIDEST
+    from tfcheck.rendering.terminal import WIDEST
 
     return min(console.width, WIDEST)
 
 
 def _tell(console: Console, training: Training, title: str, text: str) -> None:
     """Show the first check whole, and the others as one line each."""
-    from rich.padding import Padding
     from rich.rule import Rule
     from rich.text import Text
 
-    from tfcheck.rendering.console import history_view, print_report
+    from tfcheck.rendering.console import print_history, print_report
 
     console.print()
     console.print(Rule(Text(title, "bold"), align="left", style="dim"), width=_width(console))
     console.print(Text(f"{text}\n"))
     print_report(training.reports[0], console)
-    console.print(Padding(history_view(training.reports), (1, 0, 0, 2)))
+    console.print()
+    print_history(training.reports, console, indent=2)
 
 
 def _conclude(console: Console, healthy: Training, planted: Training, store: Path) -> None:

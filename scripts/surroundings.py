@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shlex
@@ -9,7 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ def import_quietly() -> None:
     # Making a database takes MLflow some 30 lines.
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # What it tries again and again is told once, by what comes of it.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     if "tensorflow" not in sys.modules:
         with native_noise_held_back():
             import keras  # noqa: F401 - loads TensorFlow
@@ -76,12 +79,34 @@ def native_noise_held_back() -> Iterator[None]:
 
 def standard_output() -> Console:
     """A console on standard output: as wide as the terminal, or 100 where there is none."""
-    from rich.console import Console
+    from tfcheck.rendering.terminal import terminal_console
 
-    console = Console(highlight=False)
+    console = terminal_console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+        console.width = WIDTH_WITHOUT_TERMINAL
     return console
+
+
+def encode_what_can_be() -> None:
+    """Let standard output and error show as an escape what their encoding does not have.
+
+    Names of layers and files may hold any letter, and a letter must not end a command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def output_given_up() -> None:
+    """Write no more to standard output, whose reader is gone or whose disk is full.
+
+    What is left in its buffer would otherwise fail once more when Python ends, with an exit code
+    of its own.
+    """
+    with suppress(AttributeError, OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def command_name() -> str:

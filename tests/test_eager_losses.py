@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfcheck import GradientReport, Verdict, check_gradients
 from tfcheck.batch import first_batch
 from tfcheck.check import GradientChecker
-from tfcheck.preconditions import make_settings
+from tfcheck.options import make_settings
 from tfcheck.verdict import Thresholds
 
 L = keras.layers

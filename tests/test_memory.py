@@ -86,7 +86,7 @@ def test_checks_refuse_it_before_any_work(limit: Any) -> None:
             check(None, np.ones((2, 1)), memory_limit=limit)
 
 
-@pytest.mark.parametrize("limit", ["auto", "1.5GiB", 10**9, np.int32(5)])
+@pytest.mark.parametrize("limit", ["auto", "1.5GiB", 10**9, np.int32(5_000_000)])
 def test_it_is_kept_as_given(limit: Any) -> None:
     """The report says what was asked for, before and after JSON, and so does MLflow."""
     import keras
@@ -98,6 +98,32 @@ def test_it_is_kept_as_given(limit: Any) -> None:
     assert report.settings.memory_limit == limit
     assert GradientReport.from_dict(report.to_dict()).settings == report.settings
     assert schema.params(report.settings)["gradcheck.memory_limit"] == str(limit)
+
+
+@pytest.mark.parametrize("limit", ["auto", "2GB"])
+def test_what_is_free_is_looked_up_once_a_check(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`"auto"` is a share of what is free when a check begins, whatever the check does then."""
+    import keras
+    import tensorflow as tf
+
+    from tfcheck import check_gradients
+
+    @tf.custom_gradient
+    def wrong(x: Any) -> Any:
+        return tf.tanh(x), lambda upstream: upstream
+
+    looks = iter(range(100))
+    monkeypatch.setattr(memory, "free_memory", lambda: MACHINE + 0 * next(looks))
+    layers = [keras.layers.Dense(2), keras.layers.Lambda(wrong), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    model.compile(loss="mse")
+    report = check_gradients(
+        model, np.ones((2, 3)), np.ones((2, 1)), method="full", memory_limit=limit
+    )
+    assert report.culprits
+    assert next(looks) == (limit == "auto")
 
 
 # -- what is free --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import builtins
+import io
 import os
 import re
 import sys
@@ -338,11 +339,13 @@ def test_another_live_display(terminal: Callable[[], Screen]) -> None:
     assert "again" not in screen.written
 
 
-@pytest.mark.parametrize(("name", "value"), [("CI", "true"), ("TERM", "dumb")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("CI", "true"), ("TERM", "dumb"), ("TERM", "unknown"), ("NO_COLOR", "1")]
+)
 def test_nobody_looks(
     terminal: Callable[[], Screen], monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """Builds that pretend to have a terminal, and terminals that cannot redraw, get nothing."""
+    """Builds that pretend to have a terminal, and terminals to be sent no codes, get none."""
     screen = terminal()
     monkeypatch.setenv(name, value)
     with progress_line("thinking", after=0) as progress:
@@ -360,6 +363,101 @@ def test_no_terminal(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
         progress("dense/kernel", 1, 4)
         time.sleep(0.1)
     assert capfd.readouterr() == ("", "")
+
+
+# -- logs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs get a line every 50 ms."""
+    monkeypatch.setattr(tfcheck.progress, "LOG_EVERY", 0.05)
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_a_long_check_in_a_log(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ci: str
+) -> None:
+    """Without a terminal, plain lines say what is done, how far it is and how long it takes."""
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress_line(title="gradient check at epoch 5") as progress:
+        progress("dense/kernel", 0, 4)
+        time.sleep(0.3)
+        progress("dense/bias", 3, 4)
+        time.sleep(0.3)
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert "gradient check at epoch 5, 0:00: dense/kernel, 0 of 4" in lines
+    assert "gradient check at epoch 5, 0:00: dense/bias, 3 of 4, about 0:00 left" in lines
+
+
+def test_a_short_check_in_a_log(capfd: pytest.CaptureFixture[str]) -> None:
+    """What is over before a line is due writes nothing, and is not held up by its thread."""
+    assert tfcheck.progress.LOG_EVERY == 30
+    began = time.monotonic()
+    check_gradients(small_model(), X, Y, directions=1)
+    assert capfd.readouterr() == ("", "")
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.usefixtures("often")
+def test_silence_in_a_log(capfd: pytest.CaptureFixture[str]) -> None:
+    """`verbose=0` and `fit(verbose=0)` write no lines, however long it takes."""
+    loss = loss_after(lambda: time.sleep(0.2))
+    check_gradients(small_model(), X, Y, loss_fn=loss, directions=1, verbose=0)
+    callback = GradientCheck(X, Y, tracking=None, directions=1, loss_fn=loss)
+    small_model().fit(X, Y, verbose=0, callbacks=[callback])
+    assert callback.reports[0].verdict == "pass"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("often")
+def test_no_thread_outlives_a_check() -> None:
+    """Whoever writes the lines is gone when the check is, also when it raises."""
+    before = set(threading.enumerate())
+
+    def failing() -> None:
+        with progress_line():
+            time.sleep(0.1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        failing()
+    check_gradients(small_model(), X, Y, directions=1)
+    assert not {t for t in threading.enumerate() if "progress" in t.name} - before
+
+
+class Closed:
+    """A standard error that is gone."""
+
+    encoding = None
+
+    def write(self, _text: str) -> int:
+        raise ValueError("I/O operation on closed file")
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("stream", [None, Closed()])
+def test_nobody_to_tell(monkeypatch: pytest.MonkeyPatch, stream: Any) -> None:
+    """A process without a standard error, or with one that is closed, works as any other."""
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_line() as progress:
+        progress("dense/kernel", 1, 4)
+        time.sleep(0.2)
+
+
+@pytest.mark.usefixtures("often")
+def test_letters_of_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that the log's encoding lacks, or that would steer a terminal, is written plainly."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
+    with progress_line() as progress:
+        progress("grün/層\x1b[2J", 0, 0)
+        time.sleep(0.2)
+    assert b"gradient check, 0:00: grun/\\u5c64?[2J\n" in raw.getvalue()
 
 
 # -- notebooks -----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tfcheck.batch import first_batch
 from tfcheck.check import GradientChecker
 from tfcheck.distance import distance
 from tfcheck.errors import ArgumentError
-from tfcheck.preconditions import make_settings
+from tfcheck.options import make_settings
 from tfcheck.rendering.advice import advice
 from tfcheck.rendering.console import report_text
 from tfcheck.rendering.html import report_page

@@ -10,8 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcheck.errors import BatchError, rule
+from tfcheck.errors import BatchError, rule, some
 from tfcheck.unchanged import all_unchanged
+
+PARTS = ("x", "y", "sample_weight")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Batch:
 
     Attributes:
         structure: the nested structure of tensors that `train_step` gets.
-        size: number of samples; None where the batch has no array with a batch axis.
+        size: number of samples of the first input; None where no array has a batch axis.
     """
 
     structure: Any
@@ -64,8 +66,9 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
         The batch, floats cast to Keras's `floatx` as `fit` casts them.
 
     Raises:
-        BatchError: if the batch is empty, holds NaN or infinity, or its arrays differ in length; or
-            for an iterator, such as a generator, whose batches others would miss.
+        BatchError: if the batch is empty, holds NaN or infinity, or has targets or weights for
+            another number of samples than there are inputs; or for an iterator, such as a
+            generator, whose batches others would miss.
     """
     if isinstance(x, Batch):
         return x
@@ -90,6 +93,7 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
             None if sample_weight is None else _as_tensors(sample_weight),
         )
         structure = packed
+        _reject_uneven(structure)
     batch = Batch(structure, None)
     _reject_nonfinite(batch)
     return Batch(structure, _batch_size(structure))
@@ -200,19 +204,34 @@ def _reject_nonfinite(batch: Batch) -> None:
 
 
 def _batch_size(structure: Any) -> int | None:
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(structure)
-    sizes: dict[str, int] = {}
-    for name, part in (("x", x), ("y", y), ("sample_weight", sample_weight)):
-        for leaf in tf.nest.flatten(part):
-            if leaf is not None and leaf.shape.rank:
-                sizes.setdefault(f"{name} {tuple(leaf.shape)}", int(leaf.shape[0]))
-    if len(set(sizes.values())) > 1:
-        raise BatchError(
-            "All arrays of a batch must have the same number of samples. Received: "
-            f"{', '.join(sizes)}. Give as many targets and weights as inputs."
-        )
-    if 0 in sizes.values():
+    """How many samples the inputs hold; parts of a batch may hold other numbers of them."""
+    sizes = [int(leaf.shape[0]) for leaf in _with_samples(structure)]
+    if sizes and not any(sizes):
         raise BatchError(
             "A batch must hold at least one sample. Received: an empty batch. Give some data."
         )
-    return next(iter(sizes.values()), None)
+    return next(iter(sizes), None)
+
+
+def _reject_uneven(structure: Any) -> None:
+    """Refuse arrays that `fit` would not cut into batches, unless they are in parts.
+
+    What a dataset yields, `fit` passes on as it is, so a debug batch given as arrays may stand for
+    what a dataset yields to a step of the user's own, such as labelled and unlabelled samples. But
+    targets or weights in one piece beside inputs of one length are what they seem to be.
+    """
+    given = dict(zip(PARTS, keras.utils.unpack_x_y_sample_weight(structure), strict=True))
+    parts = {name: _with_samples(part) for name, part in given.items()}
+    whole = {name for name, part in given.items() if not tf.nest.is_nested(part)}
+    inputs = {int(leaf.shape[0]) for leaf in parts["x"]}
+    others = {int(leaf.shape[0]) for name in whole for leaf in parts[name]}
+    if len(inputs) == 1 and others - inputs:
+        shapes = [f"{name} {tuple(leaf.shape)}" for name in parts for leaf in parts[name]]
+        raise BatchError(
+            "All arrays of a batch must have the same number of samples. Received: "
+            f"{some(shapes)}. Give as many targets and weights as inputs."
+        )
+
+
+def _with_samples(part: Any) -> list[Any]:
+    return [leaf for leaf in tf.nest.flatten(part) if leaf is not None and leaf.shape.rank]

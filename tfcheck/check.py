@@ -33,15 +33,11 @@ from tfcheck.errors import ModelError, NoTapeError, TfcheckError, TraceError
 from tfcheck.examine import Examination, Finding
 from tfcheck.judge import Judgement
 from tfcheck.listening import EagerCall
+from tfcheck.memory import bytes_of
 from tfcheck.objective import Objective
+from tfcheck.options import make_settings, require_verbose
 from tfcheck.point import Base
-from tfcheck.preconditions import (
-    make_settings,
-    require_backend,
-    require_checkable,
-    require_layer,
-    require_verbose,
-)
+from tfcheck.preconditions import require_backend, require_checkable, require_layer
 from tfcheck.progress import Progress, progress_line, silent
 from tfcheck.report import OF_THE_STEP, GradientReport, ObjectiveSummary, Settings
 from tfcheck.stages import Stages
@@ -94,9 +90,10 @@ def check_gradients(
         phase: `"train"` (the default; batch statistics in BatchNorm) or `"inference"`.
         method: `"directions"` (the default) measures along a few random directions, which sees
             all entries of a variable at once; `"full"` perturbs every single entry.
-        directions: number of random directions a variable. Defaults to 4.
+        directions: number of random directions a variable, at most 1000. Defaults to 4.
         epsilon: step of the differences: `"auto"` (the default) chooses it for each variable; a
-            number is an absolute step. `epsilon=1e-7, method="full"` is the classical recipe.
+            number from 1e-15 to 1 is an absolute step. `epsilon=1e-7, method="full"` is the
+            classical recipe.
         thresholds: the bands of the similarity score. Defaults to `Thresholds()`.
         expected_mismatch: patterns (as in `fnmatch`) of layer or variable paths, with or without
             the model's own name, whose gradient is meant to differ, such as a straight-through
@@ -107,9 +104,11 @@ def check_gradients(
             are further than this from those in float64, as a similarity score. No verdict depends
             on it. Defaults to 0.2.
         memory_limit: memory for measuring: bytes, or a string such as `"500MB"`, `"2GB"` or
-            `"1.5GiB"`. Defaults to `"auto"`, a quarter of what is free when the check begins.
-        verbose: 1 (the default) shows the progress of a check that takes more than two seconds,
-            in a terminal or a notebook, and nothing elsewhere; 0 shows nothing.
+            `"1.5GiB"`, at least 1 MB. Defaults to `"auto"`, a quarter of what is free when the
+            check begins.
+        verbose: 1 (the default) shows the progress of a check that takes more than two seconds in
+            a terminal or a notebook, and elsewhere writes a line to the standard error every 30
+            seconds; 0 shows nothing.
 
     Returns:
         A frozen `GradientReport`.
@@ -235,6 +234,7 @@ class Checker:
         self._once = once
         self._verdicts_only = verdicts_only
         self.settings = settings
+        self._measuring = settings
         self._step = step
         self._objectives: dict[Any, Objective] = {}
         self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
@@ -305,14 +305,14 @@ class Checker:
 
     def _examination(self, batch: Batch, progress: Progress, undo: ExitStack) -> Examination:
         objective, base = self._at(batch, undo)
-        examination = Examination(objective, base, self.settings, progress)
+        examination = Examination(objective, base, self._measuring, progress)
         if examination.parity is None:
             return examination
         try:
             objective = self._eagerly(batch, examination.parity)
         except TfcheckError:
             return examination
-        return Examination(objective, objective.at(batch), self.settings, progress)
+        return Examination(objective, objective.at(batch), self._measuring, progress)
 
     def _culprits(
         self,
@@ -346,7 +346,7 @@ class Checker:
             objective,
             batch,
             failed,
-            self.settings,
+            self._measuring,
             declared=declared.layers,
             own_step=self._step.own,
             progress=progress,
@@ -411,7 +411,7 @@ class Checker:
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
         """Paths of the inputs and variables that are wrong when a layer is called by itself."""
         step, batch = repeated_call(call, eager=self._step.eager)
-        settings = replace(self.settings, expected_mismatch=())
+        settings = replace(self._measuring, expected_mismatch=())
         report = Checker(step, settings, once=True, verdicts_only=True).check(batch)
         wrong = (Verdict.FAIL, Verdict.SUSPECT)
         return {variable.path for variable in report.variables if variable.verdict in wrong}
@@ -439,6 +439,8 @@ class Checker:
         self, batch: Batch, step: int | None, checkpoint: str, progress: Progress, undo: ExitStack
     ) -> GradientReport:
         started = time.perf_counter()
+        # Looked up once: what is free later on is less by what the check itself has taken.
+        self._measuring = replace(self.settings, memory_limit=bytes_of(self.settings.memory_limit))
 
         def report(
             findings: Sequence[Finding], declared: Set[str], **fields: Any

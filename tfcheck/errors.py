@@ -90,6 +90,12 @@ def telling_line(message: str) -> str:
     return next(iter(telling or lines), "no reason given").rstrip(".:") + "."
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, as a part of a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else "no message").rstrip(".")
+
+
 def received(error: Exception) -> str:
     """What an error of tfcheck's received: its message without the rule and the remedy."""
     _, _, rest = str(error).partition("Received: ")
@@ -98,7 +104,20 @@ def received(error: Exception) -> str:
 
 def rule(rule: str, name: str, value: object, remedy: str) -> str:
     """Say the rule, what was received and what to do, in tfcheck's one form."""
-    return f"{rule}. Received: {name}={value!r}. {remedy}."
+    return f"{rule}. Received: {name}={_shown(value)}. {remedy}."
+
+
+def _shown(value: object) -> str:
+    """A value as Python shows it, cut in the middle where it is too long to be read."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - such as that of integers with more than 4300 digits
+        return f"a {type(value).__name__} that cannot be shown"
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
+
+
+_LONGEST = 300
 
 
 def some(names: Sequence[str], shown: int = 4) -> str:

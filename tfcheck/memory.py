@@ -44,23 +44,40 @@ def bytes_of(limit: int | str) -> int:
     """
     if isinstance(limit, str) and limit == "auto":
         return max(1, free_memory() // AUTO_SHARE)
-    size = 0
-    if isinstance(limit, str):
-        if (found := _SIZE.fullmatch(limit)) and (unit := _UNITS.get(found[2].lower())):
-            size = int(Decimal(found[1]) * unit)
-    elif isinstance(limit, Integral) and not isinstance(limit, bool):
-        size = int(limit)
-    if size < 1:
+    return size_of("memory_limit", limit, '"auto", ')
+
+
+def size_of(name: str, size: int | str, others: str = "") -> int:
+    """The bytes of a size.
+
+    Args:
+        name: the option that it is given for.
+        size: a number of bytes, or a string with a unit, as for `bytes_of`.
+        others: what else the option may be, for the message. Defaults to nothing.
+
+    Returns:
+        A number of bytes, at least 1.
+
+    Raises:
+        ArgumentError: for anything else.
+    """
+    number = 0
+    if isinstance(size, str):
+        if (found := _SIZE.fullmatch(size)) and (unit := _UNITS.get(found[2].lower())):
+            number = int(Decimal(found[1]) * unit)
+    elif isinstance(size, Integral) and not isinstance(size, bool):
+        number = int(size)
+    if number < 1:
         raise ArgumentError(
             rule(
-                'memory_limit must be "auto", a positive whole number of bytes, or a size with a '
-                "unit from B to TB or TiB",
-                "memory_limit",
-                limit,
+                f"{name} must be {others}a positive whole number of bytes, or a size with a unit "
+                "from B to TB or TiB",
+                name,
+                size,
                 'Try "2GB"',
             )
         )
-    return size
+    return number
 
 
 def free_memory() -> int:

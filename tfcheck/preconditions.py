@@ -1,105 +1,13 @@
-"""What must hold before any work begins: options, backend, model; one clear sentence each."""
+"""What must hold before any work begins: backend, model, layer; one clear sentence each."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
-from tfcheck._version import __version__
-from tfcheck.errors import ArgumentError, ArgumentTypeError, BackendError, ModelError, rule
-from tfcheck.memory import bytes_of
-from tfcheck.report import Settings
+from tfcheck.errors import ArgumentTypeError, BackendError, ModelError
 from tfcheck.steps import LossFunction
-from tfcheck.verdict import PRECISION, Thresholds
-
-
-def make_settings(
-    *,
-    phase: str,
-    method: str,
-    directions: int,
-    epsilon: float | str,
-    thresholds: Thresholds,
-    expected_mismatch: Sequence[str],
-    seed: int,
-    precision: float = PRECISION,
-    memory_limit: int | str = "auto",
-) -> Settings:
-    """Check the options of a gradient check, before any work, and freeze them.
-
-    Raises:
-        ArgumentError: for a value that is out of range.
-        ArgumentTypeError: for a value of a wrong type.
-    """
-    require_choice("phase", phase, ("train", "inference"))
-    require_choice("method", method, ("directions", "full"))
-    for name, value, least in (("directions", directions, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ArgumentError(
-                rule(
-                    f"{name} must be a whole number of at least {least}",
-                    name,
-                    value,
-                    "Give such a number",
-                )
-            )
-    if not (isinstance(epsilon, str) and epsilon == "auto"):
-        number = isinstance(epsilon, int | float | np.number) and not isinstance(epsilon, bool)
-        if not number or not 0 < float(epsilon) < math.inf:
-            raise ArgumentError(
-                rule('epsilon must be "auto" or a positive number', "epsilon", epsilon, "Try 1e-7")
-            )
-        epsilon = float(epsilon)
-    number = isinstance(precision, int | float | np.number) and not isinstance(precision, bool)
-    if not number or not 0 < float(precision) <= 1:
-        raise ArgumentError(
-            rule(
-                "precision must be a number above 0 and at most 1",
-                "precision",
-                precision,
-                f"Try {PRECISION:g}",
-            )
-        )
-    if memory_limit != "auto":
-        bytes_of(memory_limit)
-    if not isinstance(thresholds, Thresholds):
-        raise ArgumentTypeError(
-            rule(
-                "thresholds must be a tfcheck.Thresholds",
-                "thresholds",
-                thresholds,
-                "Write Thresholds(okay=…)",
-            )
-        )
-    if isinstance(expected_mismatch, str):
-        expected_mismatch = (expected_mismatch,)
-    if not isinstance(expected_mismatch, Iterable) or not all(
-        isinstance(pattern, str) for pattern in expected_mismatch
-    ):
-        raise ArgumentTypeError(
-            rule(
-                "expected_mismatch must hold strings",
-                "expected_mismatch",
-                expected_mismatch,
-                "Give path patterns",
-            )
-        )
-    return Settings(
-        phase=phase,
-        method=method,
-        directions=int(directions),
-        epsilon=epsilon,
-        thresholds=thresholds,
-        expected_mismatch=tuple(expected_mismatch),
-        seed=int(seed),
-        precision=float(precision),
-        memory_limit=memory_limit if isinstance(memory_limit, str) else int(memory_limit),
-        version=__version__,
-    )
 
 
 def require_backend() -> None:
@@ -151,18 +59,3 @@ def require_layer(layer: Any) -> None:
             f"layer must be a keras.Layer. Received: {what}. Give the layer itself, and then the "
             "inputs it is called with."
         )
-
-
-def require_verbose(verbose: object) -> None:
-    """Raise an `ArgumentError` unless this is 0 or 1."""
-    if not isinstance(verbose, int | np.integer) or verbose not in (0, 1):
-        raise ArgumentError(
-            rule("verbose must be 0 or 1", "verbose", verbose, "Choose 0 to show no progress")
-        )
-
-
-def require_choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Raise an `ArgumentError` unless `value` is one of `allowed`."""
-    if not (value is None or isinstance(value, str)) or value not in allowed:
-        listed = " or ".join(repr(choice) for choice in allowed)
-        raise ArgumentError(rule(f"{name} must be {listed}", name, value, f"Choose {listed}"))

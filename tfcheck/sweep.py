@@ -78,7 +78,9 @@ def _sweep(target: Target, step: float, progress: Callable[[int], None]) -> Arra
         if np.any(lost):  # where one point is refused, all others are with it
             losses[lost] = plain.losses(both[lost], steps[lost])
         realised = (value[index] + step) - (value[index] - step)
-        numerical[index] = (losses[: index.size] - losses[index.size :]) / realised
+        # A step that a large entry does not feel says nothing of it: 0 / 0, which is nan.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            numerical[index] = (losses[: index.size] - losses[index.size :]) / realised
         progress(index.size)
     return numerical.reshape(target.value.shape)
 

@@ -79,7 +79,10 @@ class Thresholds:
     concerning: float = 1e-3
 
     def __post_init__(self) -> None:
-        ordered = 0 < self.great <= self.okay < self.concerning <= 1
+        try:
+            ordered = 0 < self.great <= self.okay < self.concerning <= 1
+        except TypeError:
+            ordered = False
         if not ordered:
             raise ArgumentError(
                 rule(

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfcheck.batch import Batch, first_batch
 from tfcheck.check import GradientChecker, check_gradients
-from tfcheck.preconditions import make_settings
+from tfcheck.options import make_settings
 from tfcheck.report import GradientReport
 from tfcheck.scripts.bench.models import Built, build
 from tfcheck.scripts.bench.processes import Answer, CannotMeasureError

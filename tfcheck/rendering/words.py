@@ -153,8 +153,13 @@ def printable(text: str) -> str:
     )
 
 
-def shortened(path: str, width: int) -> str:
+def shortened(path: str, width: int, mark: str = "…") -> str:
     """A path cut at its front, so that its end, which names the variable, stays.
+
+    Args:
+        path: the path.
+        width: how long it may be.
+        mark: stands for what is cut off. Defaults to `"…"`.
 
     Example:
         >>> shortened("encoder/block_3/attention/query/kernel", 24)
@@ -162,20 +167,20 @@ def shortened(path: str, width: int) -> str:
     """
     if len(path) <= width:
         return path
-    tail = path[len(path) - width + 1 :]
+    tail = path[len(path) - max(width - len(mark), 0) :]
     slash = tail.find("/")
     # Cut between two names where that loses little; within a name otherwise.
-    return f"…{tail[slash:]}" if 0 <= slash <= width // 3 else f"…{tail}"
+    return f"{mark}{tail[slash:] if 0 <= slash <= width // 3 else tail}"[-max(width, 1) :]
 
 
-def folded(path: str, width: int, most_lines: int = 4) -> list[str]:
+def folded(path: str, width: int, mark: str = "…", most_lines: int = 4) -> list[str]:
     """Break a path into lines, behind a slash if there is one; if too long, its front is cut.
 
     Example:
         >>> folded("encoder/block_3/attention/kernel", 20)
         ['encoder/block_3/', '  attention/kernel']
     """
-    rest = shortened(path, most_lines * (width - 2) * 3 // 4)
+    rest = shortened(path, most_lines * (width - 2) * 3 // 4, mark)
     lines: list[str] = []
     while rest:
         indent = "  " if lines and width > 4 else ""
