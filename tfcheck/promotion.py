@@ -441,7 +441,7 @@ class _Body:
         one = self._constant(f"{name}/one", 1)
         order = self._emit(f"{name}/order", "Range", (zero, count, one), Tidx=whole)
         # Where operations must be deterministic, one without a seed is refused.
-        seeds = {"seed": node.attr["seed"].i, "seed2": node.attr["seed2"].i}
+        seeds = {key: node.attr[key] for key in ("seed", "seed2")}
         permutation = self._emit(f"{name}/permutation", "RandomShuffle", (order,), T=whole, **seeds)
         self._emit(name, "GatherV2", (value, permutation, zero), Tparams=dtype, **types)
         self.program.random_ops.append(_Note(node.op, f"{name}/permutation", self.in_function))
