@@ -13,6 +13,7 @@ from tfcheck.batch import Batch, first_batch
 from tfcheck.callbacks.checkpoints import Checkpoints, Moment, TrainingState
 from tfcheck.callbacks.error_report import error_report
 from tfcheck.callbacks.fingerprint import fingerprint
+from tfcheck.callbacks.naming import FIRST, about, require_name, require_seconds
 from tfcheck.callbacks.step_count import StepCount
 from tfcheck.callbacks.telling import GradientCheckWarning, finding, warn
 from tfcheck.check import GradientChecker
@@ -59,6 +60,11 @@ class GradientCheck(keras.callbacks.Callback):
         tracking: `"mlflow"` logs to the active MLflow run or one of its own; None logs nothing.
             Defaults to `"mlflow"`.
         run_id: the MLflow run to log to. Defaults to the active one.
+        name: what these checks are called in the log, where a run may hold those of several
+            callbacks: letters, digits, `_`, `-` and `.`. Defaults to `"gradcheck"` for the first
+            in a training, and to what is checked for others.
+        close_timeout: for how many seconds the end of training waits for what is still being sent
+            to MLflow. Sending goes on after that. Defaults to 10.
         verbose: 1 (the default) shows the progress of a check that takes more than two seconds,
             in a terminal or a notebook; 0, or `fit(verbose=0)`, shows nothing.
         loss_fn, phase, method, directions, epsilon, thresholds, expected_mismatch, seed, precision,
@@ -94,6 +100,8 @@ class GradientCheck(keras.callbacks.Callback):
         on_error: str = "warn",
         tracking: str | None = "mlflow",
         run_id: str | None = None,
+        name: str | None = None,
+        close_timeout: float = 10.0,
         loss_fn: LossFunction | None = None,
         phase: str = "train",
         method: str = "directions",
@@ -112,6 +120,8 @@ class GradientCheck(keras.callbacks.Callback):
         require_choice("on_error", on_error, ("warn", "stop", "raise"))
         require_choice("tracking", tracking, ("mlflow", None))
         require_verbose(verbose)
+        require_name(name)
+        require_seconds("close_timeout", close_timeout)
         self.checkpoints = Checkpoints.chosen(start, epochs, steps, end, when)
         self.settings = make_settings(
             phase=phase,
@@ -128,6 +138,8 @@ class GradientCheck(keras.callbacks.Callback):
         self.on_error = on_error
         self.tracking = tracking
         self.run_id = run_id
+        self.name = name
+        self.close_timeout = float(close_timeout)
         self.loss_fn = loss_fn
         self.verbose = verbose
         self._batch: Batch = first_batch(x, y, sample_weight)
@@ -165,8 +177,13 @@ class GradientCheck(keras.callbacks.Callback):
         if self.tracking == "mlflow":
             from tfcheck.tracking import MlflowTracking
 
-            self._logger = self._logger or MlflowTracking(self.run_id)
-            self._logger.start(self.settings)
+            self._logger = self._logger or MlflowTracking(
+                self.run_id,
+                name=self.name,
+                about=about(self.settings, self.loss_fn),
+                close_timeout=self.close_timeout,
+            )
+            self._logger.start(self.settings, self.model.name)
         if self.checkpoints.start:
             if self.model.weights:
                 self._check("start", may_wait=True)
@@ -282,7 +299,8 @@ class GradientCheck(keras.callbacks.Callback):
         if self._count.note and not self._counting_told:
             self._counting_told = True
             notes = (*notes, self._count.note)
-        report = replace(report, epoch=self._epoch, notes=notes)
+        name = self.name or FIRST if self._logger is None else self._logger.name
+        report = replace(report, epoch=self._epoch, notes=notes, name=name)
         self._reports.append(report)
         if self._logger is not None:
             self._logger.log(self.reports)

@@ -186,7 +186,8 @@ def test_optimizers_are_found_wherever_they_are() -> None:
     """In dicts, lists, models within the model, and within one that scales the loss."""
     inner = ordinary()
     inner.helper = keras.optimizers.Adam()
-    model = by_hand()
+    model = ByHand()
+    model.compile(loss="mse")
     model.part = inner
     model.by_name = {"g": [keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())]}
     found = {name for name, _ in StepCount(model)._optimizers}
