@@ -15,6 +15,7 @@ from tfcheck._version import __version__
 from tfcheck.errors import TfcheckError
 from tfcheck.scripts.audit import TRACEBACK, audit
 from tfcheck.scripts.demo import demo
+from tfcheck.scripts.sync import sync
 from tfcheck.scripts.ui import ui
 
 REFUSED = 2  # click's own code for wrong usage
@@ -69,7 +70,7 @@ def main() -> None:
     """
 
 
-for command in (demo, audit, ui):
+for command in (demo, audit, ui, sync):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from tfcheck.tracking import (
     progress,
     resend,
     schema,
+    sending,
     server,
     spool,
     views,
@@ -871,6 +872,7 @@ def test_one_process_at_a_time_sends(
         tracking.close()
     (file,) = tmp_path.glob("*.jsonl")
     holder = Delivery(file)
+    monkeypatch.setattr(sending, "WAIT_SECONDS", 0)
     with pytest.raises(TrackingError, match="by one process at a time"):
         resend(file)
     holder.close()

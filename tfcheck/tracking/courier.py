@@ -66,13 +66,14 @@ class Courier:
             # that ends a process where nobody reads.
             mine, other = socket.socketpair()
             with other:
-                self._process = _Left(command, stdin=other, start_new_session=True, **quiet)
+                options = {**quiet, "stdin": other, "start_new_session": True}
+                self._process = _Left(command, **options)
             mine.setblocking(False)
             self._wire = mine
         else:
             flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-            pipe = subprocess.PIPE
-            self._process = _Left(command, stdin=pipe, bufsize=0, creationflags=flags, **quiet)
+            options = {**quiet, "stdin": subprocess.PIPE, "bufsize": 0, "creationflags": flags}
+            self._process = _Left(command, **options)
             self._wire = self._process.stdin
         self._owner = os.getpid()
         self._environment = dict(os.environ)

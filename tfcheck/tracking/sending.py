@@ -11,13 +11,18 @@ from typing import Any
 
 import psutil
 
-from tfcheck.errors import TfcheckError
+from tfcheck.errors import ReportError, TfcheckError
 from tfcheck.report import GradientReport
 from tfcheck.tracking import destination, progress, schema, server, spool, surroundings
 from tfcheck.tracking.delivery import Delivery
 from tfcheck.tracking.progress import Progress
 from tfcheck.tracking.run_log import RunLog
 from tfcheck.tracking.spool import Content, Entry
+
+WAIT_SECONDS = 130.0
+"""So long does a process that had to give up a training go on trying, and a little more."""
+
+_POLL_SECONDS = 0.2
 
 _logger = logging.getLogger("tfcheck.tracking")
 
@@ -117,13 +122,24 @@ def resend(path: str | Path, run_id: str | None = None, tracking_uri: str | None
         import mlflow
 
         tracking_uri = str(mlflow.get_tracking_uri())
-    try:
-        delivery = Delivery(path, tracking_uri, run_id)
-    except BlockingIOError as error:
-        raise TrackingError(
-            "A file of waiting checks is sent by one process at a time. Received: "
-            f"path={str(path)!r}, which another is sending. Try again in two minutes."
-        ) from error
+    limit = time.monotonic() + WAIT_SECONDS
+    sent_to = progress.load(path).run_id
+    while True:
+        try:
+            delivery = Delivery(path, tracking_uri, run_id)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() > limit:
+                raise TrackingError(
+                    "A file of waiting checks is sent by one process at a time. Received: "
+                    f"path={str(path)!r}, which another is sending. Try again later."
+                ) from error
+        except ReportError:
+            if sent_to is None or path.exists():
+                raise
+            return sent_to  # by the process that had it
+        sent_to = progress.load(path).run_id or sent_to
+        time.sleep(_POLL_SECONDS)
     try:
         return _send_all(delivery)
     finally:

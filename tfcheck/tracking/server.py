@@ -11,6 +11,15 @@ from urllib.parse import unquote
 
 PROBE_SECONDS = 2.0
 
+# How long a request of MLflow's may take, and how often it is repeated: minutes, as it comes.
+_LIMITS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "30",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
 _SAID = (
     (r"database is locked", "is locked by another process"),
     (r"Connection refused|ConnectionRefused|actively refused", "refused the connection"),
@@ -22,6 +31,12 @@ _SAID = (
         "cannot be written",
     ),
 )
+
+
+def limit_requests() -> None:
+    """Bound what MLflow waits for, except where the user has set it, for the whole process."""
+    for name, value in _LIMITS.items():
+        os.environ.setdefault(name, value)
 
 
 def trouble(tracking_uri: str) -> str:

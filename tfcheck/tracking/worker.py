@@ -12,28 +12,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
 from tfcheck.errors import ReportError
-from tfcheck.tracking import progress, spool
+from tfcheck.tracking import progress, server, spool
 from tfcheck.tracking.delivery import Delivery
 
-# How long a request may take, and how often it is repeated, unless the user says otherwise.
-LIMITS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "30",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
+FIRST_RETRY_SECONDS = 0.5  # doubled each time
 RETRY_SECONDS = 5.0
 LAST_SECONDS = 120.0  # after the end of a training, or of its process
 IDLE_SECONDS = 30.0
@@ -55,6 +50,7 @@ class Worker:
         self._deliveries: dict[Path, Delivery] = {}
         self._told: set[Path] = set()
         self._next_try: dict[Path, float] = {}
+        self._tries: Counter[Path] = Counter()
         self._give_up: dict[Path, float] = {}
         self._arrived: list[tuple[float, Path]] = []
         self._alone = False
@@ -161,7 +157,13 @@ class Worker:
         """Decide when to look at a file again, if ever."""
         now, path = time.monotonic(), delivery.path
         self._busy_at = now
-        self._next_try[path] = now + RETRY_SECONDS if not delivery.arrived else float("inf")
+        if delivery.arrived:
+            self._tries.pop(path, None)
+            self._next_try[path] = math.inf
+        else:
+            self._tries[path] += 1
+            pause = min(RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._tries[path], 9))
+            self._next_try[path] = now + pause
         if delivery.progress.done:
             self._arrived.append((now, path))
             self._drop(path)
@@ -195,8 +197,7 @@ def main() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(10)
-    for name, value in LIMITS.items():
-        os.environ.setdefault(name, value)
+    server.limit_requests()
     Worker(sys.stdin, int(sys.argv[1])).run()
 
 
