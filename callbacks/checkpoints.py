@@ -29,6 +29,19 @@ class TrainingState:
     at_epoch_end: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A checkpoint that has come.
+
+    Attributes:
+        name: what it is called, such as `"step 500"`.
+        asked: whether `when` asked for it.
+    """
+
+    name: str
+    asked: bool
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """The moments at which to check.
@@ -50,6 +63,11 @@ class Checkpoints:
     steps: frozenset[int] = frozenset()
     end: bool = False
     when: Callable[[TrainingState], bool] | None = None
+
+    @property
+    def none(self) -> bool:
+        """Whether no moment is chosen at all."""
+        return self.when is None and not (self.start or self.end or self.epochs or self.steps)
 
     @property
     def at_most_one(self) -> bool:
@@ -80,21 +98,27 @@ class Checkpoints:
             )
         return cls(start, _whole("epochs", epochs), _whole("steps", steps), end, when)
 
-    def after_step(self, state: TrainingState, previous_step: int) -> str | None:
-        """The name of the checkpoint that the last step or steps reached, or None.
+    def after_step(self, state: TrainingState, previous_step: int) -> Moment | None:
+        """The checkpoint that the last step or steps reached, or None.
 
         Several steps may pass between two calls (`steps_per_execution`): a chosen step among them
         counts when it is passed.
         """
-        if any(previous_step < step <= state.step for step in self.steps):
-            return f"step {state.step}"
-        return f"step {state.step}" if self._asked(state) else None
-
-    def after_epoch(self, state: TrainingState) -> str | None:
-        """The name of the checkpoint at the end of an epoch, or None."""
-        if state.epoch in self.epochs or self._asked(state):
-            return f"epoch {state.epoch}"
+        asked = self._asked(state)
+        if asked or any(previous_step < step <= state.step for step in self.steps):
+            return Moment(f"step {state.step}", asked)
         return None
+
+    def after_epoch(self, state: TrainingState) -> Moment | None:
+        """The checkpoint at the end of an epoch, or None."""
+        asked = self._asked(state)
+        if asked or state.epoch in self.epochs:
+            return Moment(f"epoch {state.epoch}", asked)
+        return None
+
+    def may_be_after_epoch(self, epoch: int) -> bool:
+        """Whether anything can happen after this epoch."""
+        return self.when is not None or epoch in self.epochs
 
     def next_step(self, step: int) -> float:
         """The first optimizer step after `step` at which anything can happen; infinity if none."""
@@ -102,8 +126,33 @@ class Checkpoints:
             return step + 1
         return min((chosen for chosen in self.steps if chosen > step), default=math.inf)
 
+    def beyond(self, epochs: float) -> str:
+        """What cannot come in a training of so many epochs, as a clause; `""` if all can."""
+        return _clause("epochs", (epoch for epoch in self.epochs if epoch > epochs))
+
+    def missed(self, epoch: int, step: int, told: float) -> str:
+        """What has not come when a training ends here, as a clause; `""` if all has.
+
+        Args:
+            epoch: finished epochs.
+            step: steps made.
+            told: epochs beyond this one were told before.
+        """
+        epochs = _clause("epochs", (chosen for chosen in self.epochs if epoch < chosen <= told))
+        steps = _clause("steps", (chosen for chosen in self.steps if chosen > step))
+        return " and ".join(clause for clause in (epochs, steps) if clause)
+
     def _asked(self, state: TrainingState) -> bool:
         return self.when is not None and bool(self.when(state))
+
+
+def _clause(name: str, missing: Iterable[int]) -> str:
+    numbers = sorted(missing)
+    if not numbers:
+        return ""
+    listed = ", ".join(map(str, numbers[:3]))
+    more = f", … {numbers[-1]}" if len(numbers) > 3 else ""
+    return f"{name} {listed}{more}"
 
 
 def _whole(name: str, value: int | Iterable[int]) -> frozenset[int]:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import traceback
-import warnings
+import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from tfcheck.batch import Batch, first_batch
-from tfcheck.callbacks.checkpoints import Checkpoints, TrainingState
+from tfcheck.callbacks.checkpoints import Checkpoints, Moment, TrainingState
+from tfcheck.callbacks.error_report import error_report
+from tfcheck.callbacks.fingerprint import fingerprint
+from tfcheck.callbacks.naming import FIRST, about, require_name, require_seconds
+from tfcheck.callbacks.step_count import StepCount
+from tfcheck.callbacks.telling import GradientCheckWarning, finding, warn
 from tfcheck.check import GradientChecker
-from tfcheck.errors import GradientCheckFailed, ModelError, TfcheckError
+from tfcheck.errors import GradientCheckFailed, ModelError
 from tfcheck.options import make_settings, require_choice, require_verbose
 from tfcheck.preconditions import require_backend
 from tfcheck.progress import progress_line
-from tfcheck.report import GradientReport, ObjectiveSummary, VariableReport
+from tfcheck.rendering.words import plural
+from tfcheck.report import GradientReport
 from tfcheck.steps import LossFunction
 from tfcheck.verdict import PRECISION, Thresholds, Verdict
 
-
-class GradientCheckWarning(UserWarning):
-    """A gradient check during training found a failure, or could not be carried out."""
+__all__ = ["GradientCheck", "GradientCheckWarning"]
 
 
 class GradientCheck(keras.callbacks.Callback):
@@ -39,17 +43,24 @@ class GradientCheck(keras.callbacks.Callback):
         start: check before the first step. A model that `fit` builds is checked after its first
             step instead. Defaults to True.
         epochs: check after these epochs, counted from 1. Defaults to none.
-        steps: check after these optimizer steps, counted from 1. Defaults to none.
+        steps: check after these steps, counted from 1: those of the model's optimizer, else of
+            another optimizer that steps, else batches. Defaults to none.
         end: check when training ends. Defaults to False.
         when: `when(state) -> bool`, asked after every step and epoch; `state` has `step`, `epoch`,
             `logs` and `at_epoch_end`. Defaults to None.
         on_fail: on a failing gradient `"warn"`, `"stop"` training, or `"raise"`
-            `tfcheck.GradientCheckFailed`. Defaults to `"warn"`.
+            `tfcheck.GradientCheckFailed`. A suspect one warns and goes on, always. Defaults to
+            `"warn"`.
         on_error: when a check cannot be carried out, `"warn"`, `"stop"` or `"raise"`. Defaults to
             `"warn"`; the report then has the verdict `"error"`.
         tracking: `"mlflow"` logs to the active MLflow run or one of its own; None logs nothing.
             Defaults to `"mlflow"`.
         run_id: the MLflow run to log to. Defaults to the active one.
+        name: what these checks are called in the log, where a run may hold those of several
+            callbacks: letters, digits, `_`, `-` and `.`. Defaults to `"gradcheck"` for the first
+            in a training, and to what is checked for others.
+        close_timeout: for how many seconds the end of training waits for what is still being sent
+            to MLflow. Sending goes on after that. Defaults to 10.
         verbose: 1 (the default) shows the progress of a check that takes more than two seconds in
             a terminal or a notebook, and elsewhere writes a line to the standard error every 30
             seconds; 0, or `fit(verbose=0)`, shows nothing.
@@ -86,6 +97,8 @@ class GradientCheck(keras.callbacks.Callback):
         on_error: str = "warn",
         tracking: str | None = "mlflow",
         run_id: str | None = None,
+        name: str | None = None,
+        close_timeout: float = 10.0,
         loss_fn: LossFunction | None = None,
         phase: str = "train",
         method: str = "directions",
@@ -104,6 +117,8 @@ class GradientCheck(keras.callbacks.Callback):
         require_choice("on_error", on_error, ("warn", "stop", "raise"))
         require_choice("tracking", tracking, ("mlflow", None))
         require_verbose(verbose)
+        require_name(name)
+        require_seconds("close_timeout", close_timeout)
         self.checkpoints = Checkpoints.chosen(start, epochs, steps, end, when)
         self.settings = make_settings(
             phase=phase,
@@ -120,9 +135,13 @@ class GradientCheck(keras.callbacks.Callback):
         self.on_error = on_error
         self.tracking = tracking
         self.run_id = run_id
+        self.name = name
+        self.close_timeout = float(close_timeout)
         self.loss_fn = loss_fn
         self.verbose = verbose
         self._batch: Batch = first_batch(x, y, sample_weight)
+        self.settings = replace(self.settings, batch_fingerprint=fingerprint(self._batch))
+        self._count: Any = None
         self._logger: Any = None
         self._begin_afresh()
 
@@ -133,8 +152,11 @@ class GradientCheck(keras.callbacks.Callback):
         self._step = 0
         self._start_is_due = False
         self._last_batch = -1
-        self._at_most = 0
         self._due: float = 0
+        self._last_epoch: float = math.inf
+        self._when_was_true = False
+        self._counting_told = False
+        self._stopped = False
 
     @property
     def reports(self) -> tuple[GradientReport, ...]:
@@ -144,13 +166,21 @@ class GradientCheck(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin a training: forget the last one's reports, and check if asked to."""
         self._begin_afresh()
-        self._step = self._iterations()
+        again = self._count is not None and self._count.model is self.model
+        self._count = StepCount(self.model, self._count.batches if again else 0)
+        self._step = self._count.steps()
         self._await_step()
+        self._tell_what_cannot_come()
         if self.tracking == "mlflow":
             from tfcheck.tracking import MlflowTracking
 
-            self._logger = self._logger or MlflowTracking(self.run_id)
-            self._logger.start(self.settings)
+            self._logger = self._logger or MlflowTracking(
+                self.run_id,
+                name=self.name,
+                about=about(self.settings, self.loss_fn),
+                close_timeout=self.close_timeout,
+            )
+            self._logger.start(self.settings, self.model.name)
         if self.checkpoints.start:
             if self.model.weights:
                 self._check("start", may_wait=True)
@@ -159,12 +189,12 @@ class GradientCheck(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Check after this step if it is a checkpoint."""
-        # Batches are counted in Python: reading the optimizer's counter waits for the device.
-        self._at_most += batch - self._last_batch
+        # Batches are counted in Python: reading an optimizer's counter waits for the device.
+        self._count.more_batches(batch - self._last_batch)
         self._last_batch = batch
-        if self._at_most < self._due:
+        if not self._count.may_have_reached(self._due):
             return
-        previous, self._step = self._step, self._iterations()
+        previous, self._step = self._step, self._count.steps()
         self._await_step()
         if self._start_is_due:
             self._start_is_due = False
@@ -174,8 +204,7 @@ class GradientCheck(keras.callbacks.Callback):
         self._check_if(lambda: self.checkpoints.after_step(state, previous), f"step {state.step}")
 
     def _await_step(self) -> None:
-        """Note which optimizer step is the next to look at, and that no more than now are done."""
-        self._at_most = self._step
+        """Note which step is the next to look at."""
         self._due = self.checkpoints.next_step(self._step)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -186,46 +215,93 @@ class GradientCheck(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Check after this epoch if it is a checkpoint."""
         self._epoch = epoch + 1
+        if not self.checkpoints.may_be_after_epoch(self._epoch):
+            return
         state = self._state(logs, at_epoch_end=True)
         self._check_if(lambda: self.checkpoints.after_epoch(state), f"epoch {state.epoch}")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Check at the end if asked to, and close the log."""
-        if self.checkpoints.end and not self._checked_now():
-            self._check("end")
+        """Check at the end if asked to, tell what never came, and close the log."""
+        if self.checkpoints.end:
+            self._check_once("end")
+        if not self._stopped:
+            self._tell_what_never_came()
         if self._logger is not None:
             self._logger.close()
 
-    def _checked_now(self) -> bool:
-        return bool(self._reports) and self._reports[-1].step == self._iterations()
+    def _tell_what_cannot_come(self) -> None:
+        self._last_epoch = (self.params or {}).get("epochs") or math.inf
+        if self.checkpoints.none:
+            warn(
+                "No gradient will be checked: no moment is chosen. Choose one with start=True, "
+                "epochs, steps, end or when."
+            )
+        elif self._last_epoch < math.inf and (beyond := self.checkpoints.beyond(self._last_epoch)):
+            warn(
+                f"No gradient will be checked after {beyond}: training ends with epoch "
+                f"{self._last_epoch}. Choose earlier ones, or end=True."
+            )
 
-    def _iterations(self) -> int:
-        optimizer = getattr(self.model, "optimizer", None)
-        return 0 if optimizer is None else int(optimizer.iterations.numpy())
+    def _tell_what_never_came(self) -> None:
+        step = self._count.steps() if self.checkpoints.steps else 0
+        missed = self.checkpoints.missed(self._epoch, step, self._last_epoch)
+        if missed:
+            length = f"{plural(self._epoch, 'epoch')} and {plural(self._count.steps(), 'step')}"
+            warn(
+                f"No gradient was checked after {missed}: training ended after {length}. Choose "
+                "earlier ones, or end=True."
+            )
+        if self.checkpoints.when is not None and not self._when_was_true:
+            warn(
+                "No gradient was checked because of when: it never was true. Look at what it makes "
+                "of `state`."
+            )
 
     def _state(self, logs: dict[str, Any] | None, at_epoch_end: bool) -> TrainingState:
-        return TrainingState(self._iterations(), self._epoch, dict(logs or {}), at_epoch_end)
+        return TrainingState(self._count.steps(), self._epoch, dict(logs or {}), at_epoch_end)
 
-    def _check_if(self, ask: Callable[[], str | None], moment: str) -> None:
+    def _check_if(self, ask: Callable[[], Moment | None], moment: str) -> None:
         """Check if this is a checkpoint; a `when` that raises is a check that could not be made."""
         try:
-            name = ask()
+            due = ask()
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, training goes on
+            self._when_was_true = True  # it has been told what is wrong with it
             self._failed_to_check(error, moment)
             return
-        if name is not None:
-            self._check(name)
+        if due is not None:
+            self._when_was_true |= due.asked
+            self._check_once(due.name)
+
+    def _check_once(self, checkpoint: str) -> None:
+        """Check, unless this very step has been checked."""
+        if not self._reports or self._reports[-1].step != self._count.steps():
+            self._check(checkpoint)
 
     def _failed_to_check(self, error: Exception, checkpoint: str) -> None:
-        report = _error_report(error, self, self._iterations(), checkpoint)
-        self._note(report)
+        report = error_report(
+            error,
+            model=self.model.name,
+            source="train_step" if self.loss_fn is None else "loss_fn",
+            settings=self.settings,
+            step=self._count.steps(),
+            checkpoint=checkpoint,
+        )
+        report = self._note(report)
         message = f"The gradient check at {checkpoint} could not be done: {report.error}"
         self._react(self.on_error, message, error)
 
-    def _note(self, report: GradientReport) -> None:
+    def _note(self, report: GradientReport) -> GradientReport:
+        """Keep a report, with what only the callback knows, and log it."""
+        notes = report.notes
+        if self._count.note and not self._counting_told:
+            self._counting_told = True
+            notes = (*notes, self._count.note)
+        name = self.name or FIRST if self._logger is None else self._logger.name
+        report = replace(report, epoch=self._epoch, notes=notes, name=name)
         self._reports.append(report)
         if self._logger is not None:
             self._logger.log(self.reports)
+        return report
 
     def _wait_for_weights(self) -> None:
         """Check after the first step, when `fit` has built all layers."""
@@ -233,7 +309,7 @@ class GradientCheck(keras.callbacks.Callback):
         self._due = 0
 
     def _check(self, checkpoint: str, may_wait: bool = False) -> None:
-        step = self._step = self._iterations()
+        step = self._step = self._count.steps()
         try:
             if self._checker is None:
                 self._checker = GradientChecker(
@@ -250,10 +326,17 @@ class GradientCheck(keras.callbacks.Callback):
             else:
                 self._failed_to_check(error, checkpoint)
             return
-        self._note(report)
+        except BaseException:
+            # Interrupted: Keras will not call `on_train_end`.
+            if self._logger is not None:
+                self._logger.close("KILLED")
+            raise
+        report = self._note(report)
         if report.verdict is Verdict.FAIL:
             failure = GradientCheckFailed(f"\n{report}", report)
-            self._react(self.on_fail, _failure_message(report), failure)
+            self._react(self.on_fail, finding(report), failure)
+        elif report.verdict is Verdict.SUSPECT:
+            warn(finding(report))
 
     def _shown(self) -> int:
         """Whether progress is: `fit` may have been told to be silent."""
@@ -264,48 +347,6 @@ class GradientCheck(keras.callbacks.Callback):
             if self._logger is not None:
                 self._logger.close("FAILED")
             raise error
-        # Python would point at a line in here, and show the warning only once.
-        warnings.warn_explicit(message, GradientCheckWarning, "tfcheck", self._step)
+        warn(message)
         if action == "stop":
-            self.model.stop_training = True
-
-
-def _failure_message(report: GradientReport) -> str:
-    failing = [variable for variable in report.worst_first if variable.verdict is Verdict.FAIL]
-    named = ", ".join(f"{variable.path} ({_how_wrong(variable)})" for variable in failing[:3])
-    more = f" and {len(failing) - 3} more" if len(failing) > 3 else ""
-    culprits = f" Culprit: {', '.join(report.culprits)}." if report.culprits else ""
-    return (
-        f"Gradient check at {report.checkpoint} (step {report.step}): the gradient is wrong for "
-        f"{named}{more}.{culprits} print(callback.reports[-1]) shows all."
-    )
-
-
-def _how_wrong(variable: VariableReport) -> str:
-    return "under XLA" if variable.reason == "compiled" else f"score {variable.score:.1e}"
-
-
-def _error_report(
-    error: Exception, callback: GradientCheck, step: int, checkpoint: str
-) -> GradientReport:
-    text = str(error) if isinstance(error, TfcheckError) else _last_lines(error)
-    return GradientReport(
-        verdict=Verdict.ERROR,
-        score=float("nan"),
-        layers=(),
-        culprits=(),
-        notes=(),
-        objective=ObjectiveSummary(
-            "train_step" if callback.loss_fn is None else "loss_fn", callback.settings.phase
-        ),
-        settings=callback.settings,
-        step=step,
-        checkpoint=checkpoint,
-        error=text,
-        model=callback.model.name,
-    )
-
-
-def _last_lines(error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (in {place.name})"
+            self._stopped = self.model.stop_training = True

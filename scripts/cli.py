@@ -16,6 +16,7 @@ from tfcheck.errors import TfcheckError
 from tfcheck.scripts.audit import TRACEBACK, audit
 from tfcheck.scripts.demo import demo
 from tfcheck.scripts.surroundings import encode_what_can_be
+from tfcheck.scripts.sync import sync
 from tfcheck.scripts.ui import ui
 
 REFUSED = 2  # click's own code for wrong usage
@@ -75,7 +76,7 @@ def main() -> None:
     """
 
 
-for command in (demo, audit, ui):
+for command in (demo, audit, ui, sync):
     main.add_command(command)
 
 if __name__ == "__main__":

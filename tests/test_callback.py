@@ -19,7 +19,7 @@ import tfcheck.batch
 import tfcheck.check
 from tfcheck import GradientCheckFailed, GradientReport, TfcheckError, Verdict
 from tfcheck.callbacks import GradientCheck
-from tfcheck.callbacks.checkpoints import Checkpoints, TrainingState
+from tfcheck.callbacks.checkpoints import Checkpoints, Moment, TrainingState
 from tfcheck.callbacks.gradient_check import GradientCheckWarning
 from tfcheck.errors import ArgumentError, BatchError
 from tfcheck.tracing import trace
@@ -189,7 +189,7 @@ def test_checkpoints_between_calls() -> None:
         return TrainingState(step, 0, {}, at_epoch_end=False)
 
     assert checkpoints.after_step(state(4), 2) is None
-    assert checkpoints.after_step(state(6), 4) == "step 6"
+    assert checkpoints.after_step(state(6), 4) == Moment("step 6", asked=False)
     assert checkpoints.after_step(state(8), 6) is None
 
 

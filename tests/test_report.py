@@ -86,6 +86,7 @@ REPORTS = st.builds(
         memory_limit=st.just("auto") | st.integers(1),
         batch_size=st.none() | st.integers(1, 512),
         version=st.text(),
+        batch_fingerprint=st.text(),
     ),
     step=st.none() | st.integers(0),
     checkpoint=st.text(),
@@ -93,6 +94,8 @@ REPORTS = st.builds(
     evaluations=st.integers(0),
     error=st.text(),
     model=st.text(),
+    epoch=st.none() | st.integers(0),
+    name=st.text(),
 )
 
 

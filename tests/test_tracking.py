@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
+import os
 import socket
-import threading
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -29,13 +31,15 @@ from tfcheck.tracking import (
     TrackingError,
     description,
     log_report,
+    progress,
     resend,
-    run_log,
     schema,
+    sending,
     server,
     spool,
     views,
 )
+from tfcheck.tracking.delivery import Delivery, deliver
 from tfcheck.verdict import Thresholds, Verdict, worst
 
 Scores = dict[str, dict[str, float]]
@@ -105,9 +109,28 @@ def client(store: str, experiment: str) -> MlflowClient:
     return MlflowClient(store)
 
 
+class InProcess:
+    """Sends at once and in this process what a training's own process would send."""
+
+    def tell(self, path: Path) -> None:
+        delivery = Delivery(path)
+        try:
+            deliver(delivery)
+        finally:
+            delivery.close()
+
+    def is_there(self) -> bool:
+        return True
+
+
+def tracking_of(run_id: str | None = None, **options: Any) -> MlflowTracking:
+    """Tracking that sends in this process."""
+    return MlflowTracking(run_id, sender=InProcess(), **options)
+
+
 def logged(reports: Sequence[GradientReport], run_id: str | None = None) -> str:
     """Log as a training does, a report more at every check, and give the run's id."""
-    tracking = MlflowTracking(run_id)
+    tracking = tracking_of(run_id)
     tracking.start(Settings())
     for count in range(1, len(reports) + 1):
         tracking.log(reports[:count])
@@ -286,7 +309,7 @@ def test_user_description_and_colour_are_kept(client: MlflowClient) -> None:
     with mlflow.start_run(description="My *own* words\n\n| a |") as run:
         mlflow.set_tag("mlflow.runColor", "#123456")
         run_id = run.info.run_id
-        tracking = MlflowTracking()
+        tracking = tracking_of()
         tracking.start()
         tracking.log([report_of(BAD)])
         note = client.get_run(run_id).data.tags[NOTE]
@@ -367,7 +390,7 @@ def test_own_run_is_ended(client: MlflowClient, experiment: str) -> None:
     assert run.info.experiment_id == experiment
     assert run.info.status == "FINISHED"
     assert mlflow.active_run() is None
-    tracking = MlflowTracking()
+    tracking = tracking_of()
     tracking.start()
     tracking.close("KILLED")
     assert tracking.run_id is not None
@@ -376,7 +399,7 @@ def test_own_run_is_ended(client: MlflowClient, experiment: str) -> None:
 
 def test_interrupted_training_leaves_nothing_active(client: MlflowClient) -> None:
     """After a training that never closed, a new one has a new run, and the old one has failed."""
-    tracking = MlflowTracking()
+    tracking = tracking_of()
     tracking.start()
     tracking.log([report_of(GOOD)])
     first = tracking.run_id
@@ -408,7 +431,7 @@ def test_job_run_is_used(
 
 def test_run_started_later_is_followed(client: MlflowClient, experiment: str) -> None:
     """When another callback starts the run of the training, all checks are in that run."""
-    tracking = MlflowTracking()
+    tracking = tracking_of()
     tracking.start()
     tracking.log([report_of(GOOD, 0)])
     first = tracking.run_id
@@ -442,7 +465,7 @@ def test_works_with_keras_autologging(client: MlflowClient, experiment: str) -> 
     import keras
     import numpy as np
 
-    tracking = MlflowTracking()
+    tracking = tracking_of()
 
     class Checking(keras.callbacks.Callback):  # type: ignore[misc]
         def on_train_begin(self, logs: Any = None) -> None:
@@ -473,7 +496,7 @@ def test_works_before_the_mlflow_callback(client: MlflowClient, experiment: str)
     import keras
     import numpy as np
 
-    tracking = MlflowTracking()
+    tracking = tracking_of()
 
     class Checking(keras.callbacks.Callback):  # type: ignore[misc]
         def on_train_begin(self, logs: Any = None) -> None:
@@ -549,14 +572,14 @@ def refused_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def test_server_away_does_not_block(
+def test_server_away_loses_nothing(
     refused_port: int, store: str, warnings_logged: Callable[[], list[str]], tmp_path: Path
 ) -> None:
-    """Without a server a training of three checks loses no time and no report, warned once."""
+    """Without a server a training of three checks loses no report, and is told so, twice."""
     mlflow.set_tracking_uri(f"http://me:secret@127.0.0.1:{refused_port}")
     reports = [report_of(GOOD, 0), report_of(BAD, 10), report_of(GOOD, 20)]
     begin = time.monotonic()
-    tracking = MlflowTracking("ab12")
+    tracking = tracking_of("ab12")
     tracking.start(Settings())
     for count in (1, 2, 3):
         tracking.log(reports[:count])
@@ -564,11 +587,11 @@ def test_server_away_does_not_block(
     tracking.close()
     assert time.monotonic() - begin < 5
     away, kept = warnings_logged()
-    assert away.startswith(f"MLflow at http://127.0.0.1:{refused_port} did not answer within 2 s")
-    assert "3 gradient checks did not reach MLflow" in kept
+    assert away.startswith(f"MLflow at http://127.0.0.1:{refused_port} refused the connection")
     (file,) = tmp_path.glob("*.jsonl")
-    assert str(file) in kept
+    assert f"tfcheck sync {file}" in kept
     assert "secret" not in away + kept
+    assert "secret" not in "".join(path.read_text() for path in tmp_path.glob("gradcheck-*"))
 
     mlflow.set_tracking_uri(store)
     with mlflow.start_run() as run:
@@ -576,15 +599,49 @@ def test_server_away_does_not_block(
     client = MlflowClient(store)
     assert steps(client, run.info.run_id, "gradcheck/worst_score") == [0, 10, 20]
     assert client.get_run(run.info.run_id).data.tags["gradcheck.verdict"] == "fail"
-    assert not file.exists()
+    assert not list(tmp_path.glob("gradcheck-*"))
 
 
-def test_silent_server_counts_as_away() -> None:
+def test_silent_server_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes the connection and never answers is away after the time given."""
+    monkeypatch.setattr(server, "PROBE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begin = time.monotonic()
-        assert not server.answers(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.3)
+        trouble = server.trouble(f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert time.monotonic() - begin < 2
+    assert trouble == "did not answer within 0.3 s"
+
+
+def test_local_stores_are_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that another process has locked, and one in a folder that cannot be written."""
+    monkeypatch.setattr(server, "PROBE_SECONDS", 0.2)
+    uri = f"sqlite:///{tmp_path / 'some.db'}"
+    assert server.trouble(uri) == ""
+    with contextlib.closing(sqlite3.connect(tmp_path / "some.db")) as connection:
+        connection.execute("CREATE TABLE t (a)")
+        connection.execute("BEGIN IMMEDIATE")
+        assert server.trouble(uri) == "is locked by another process"
+        connection.rollback()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert server.trouble(uri) == "cannot be written"
+    assert server.trouble(str(tmp_path / "mlruns")) == "cannot be written"
+
+
+@pytest.mark.parametrize(
+    ("text", "clause"),
+    [
+        ("HTTPConnectionPool: ResponseError('too many 500 error responses')", "answered 500"),
+        ("507 Server Error: Insufficient Storage for url", "answered 507"),
+        ("[Errno 111] Connection refused", "refused the connection"),
+        ("Read timed out. (read timeout=10)", "did not answer in time"),
+        ("(sqlite3.OperationalError) database is locked", "is locked by another process"),
+        ("attempt to write a readonly database", "cannot be written"),
+        ("what nobody foresaw", "said OSError: what nobody foresaw"),
+    ],
+)
+def test_what_happened_is_told(text: str, clause: str) -> None:
+    """A warning says what happened, not that "something" did."""
+    assert server.said(OSError(text)) == clause
 
 
 def test_missed_checks_follow_when_the_server_is_back(
@@ -594,12 +651,12 @@ def test_missed_checks_follow_when_the_server_is_back(
     tmp_path: Path,
 ) -> None:
     """Checks made while the server was away are logged at the next one, with their own times."""
-    there = [True, False, True, True]
-    monkeypatch.setattr(server, "answers", lambda uri, seconds: there.pop(0))
-    tracking = MlflowTracking()
+    tracking = tracking_of()
     tracking.start(Settings())
     reports = [report_of(GOOD, 0), report_of(GOOD, 10)]
-    tracking.log(reports[:1])
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "trouble", lambda uri: "answered 503")
+        tracking.log(reports[:1])
     assert len(list(tmp_path.glob("*.jsonl"))) == 1
     time.sleep(0.02)
     tracking.log(reports)
@@ -608,42 +665,15 @@ def test_missed_checks_follow_when_the_server_is_back(
     history = client.get_metric_history(tracking.run_id, "gradcheck/worst_score")
     assert [entry.step for entry in history] == [0, 10]
     assert history[1].timestamp - history[0].timestamp >= 20
-    assert not list(tmp_path.glob("*.jsonl"))
+    assert not list(tmp_path.glob("gradcheck-*"))
     assert len(warnings_logged()) == 1
-
-
-def test_stuck_upload_does_not_block(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that stops in mid-upload holds training up for the set time, and only once."""
-    go_on = threading.Event()
-    original = run_log.RunLog.write
-
-    def stuck(self: run_log.RunLog, entries: Sequence[spool.Entry]) -> list[Exception]:
-        go_on.wait(20)
-        return original(self, entries)
-
-    monkeypatch.setattr(server, "is_local", lambda uri: False)
-    monkeypatch.setattr(server, "UPLOAD_SECONDS", 0.2)
-    tracking = MlflowTracking()
-    tracking.start(Settings())
-    monkeypatch.setattr(run_log.RunLog, "write", stuck)
-    begin = time.monotonic()
-    tracking.log([report_of(GOOD, 0)])
-    tracking.log([report_of(GOOD, 0), report_of(GOOD, 10)])
-    assert time.monotonic() - begin < 2
-    monkeypatch.setattr(server, "UPLOAD_SECONDS", 20.0)
-    go_on.set()
-    assert tracking._upload is not None
-    tracking._upload.wait(20)
-    tracking.close()
-    assert tracking.run_id is not None
-    assert steps(client, tracking.run_id, "gradcheck/worst_score") == [0, 10]
 
 
 def test_mlflow_failing_does_not_end_training(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch, warnings_logged: Callable[[], list[str]]
 ) -> None:
     """Whatever MLflow raises is one warning, and the check is logged when MLflow works again."""
-    tracking = MlflowTracking()
+    tracking = tracking_of()
     tracking.start(Settings())
 
     def broken(*arguments: Any, **options: Any) -> None:
@@ -653,9 +683,8 @@ def test_mlflow_failing_does_not_end_training(
         patch.setattr(MlflowClient, "log_batch", broken)
         tracking.log([report_of(GOOD, 0)])
         tracking.log([report_of(GOOD, 0), report_of(GOOD, 10)])
-    assert warnings_logged() == [
-        "Gradient checks are not logged to MLflow. RuntimeError: disk full"
-    ]
+    (warning,) = warnings_logged()
+    assert " said RuntimeError: disk full: training goes on" in warning
     tracking.log([report_of(GOOD, 0), report_of(GOOD, 10), report_of(GOOD, 20)])
     assert tracking.run_id is not None
     assert steps(client, tracking.run_id, "gradcheck/worst_score") == [0, 10, 20]
@@ -666,7 +695,7 @@ def test_numbers_are_logged_when_pictures_fail(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch, warnings_logged: Callable[[], list[str]]
 ) -> None:
     """Without artifact storage the metrics still arrive, and files follow when it works again."""
-    tracking = MlflowTracking()
+    tracking = tracking_of()
     tracking.start(Settings())
 
     def broken(*arguments: Any, **options: Any) -> None:
@@ -684,13 +713,170 @@ def test_numbers_are_logged_when_pictures_fail(
     assert {"gradcheck/step-000000", "gradcheck/step-000010"} <= found
 
 
-def test_sending_twice_changes_nothing(client: MlflowClient, experiment: str) -> None:
-    """A check that is sent again with its recorded time is in MLflow once."""
-    run_id = client.create_run(experiment).info.run_id
-    entries = [spool.Entry(report_of(GOOD, 10), 1_700_000_000_000)]
-    for _ in range(2):
-        assert run_log.RunLog(client, run_id).write(entries) == []
+def test_sending_twice_changes_nothing(client: MlflowClient, tmp_path: Path) -> None:
+    """What is sent again, because its arrival could not be noted, is in MLflow once."""
+    tracking = tracking_of()
+    tracking.start(Settings())
+    tracking.log([report_of(GOOD, 10)])
+    run_id = tracking.run_id
+    assert run_id is not None
+    (file,) = tmp_path.glob("*.jsonl")
+    noted = progress.load(file)
+    progress.save(file, replace(noted, run_id=None, numbers=0, files=0))
+    InProcess().tell(file)
+    assert tracking.run_id == run_id
     assert steps(client, run_id, "gradcheck/worst_score") == [10]
+    assert len(client.list_artifacts(run_id, "images")) == 2
+    folders = [item.path for item in client.list_artifacts(run_id, "gradcheck") if item.is_dir]
+    assert folders == ["gradcheck/step-000010"]
+    tracking.close()
+
+
+# Several in one run
+
+
+def test_the_worst_of_two_callbacks_counts(client: MlflowClient) -> None:
+    """Two callbacks in one run have numbers and files of their own; the worst verdict counts."""
+    with mlflow.start_run() as run:
+        failing, passing = tracking_of(), tracking_of(about="inference")
+        for tracking in (failing, passing):
+            tracking.start(Settings())
+        failing.log([report_of(BAD, 10)])
+        passing.log([report_of(GOOD, 10)])
+        failing.close()
+        passing.close()
+    run_id = run.info.run_id
+    data = client.get_run(run_id).data
+    assert data.tags["gradcheck.verdict"] == "fail"
+    assert data.tags["gradcheck.failing_layers"] == "conv"
+    assert data.tags["gradcheck.culprits"] == "conv"
+    assert data.tags["gradcheck.worst_layer"] == "conv"
+    assert data.tags["gradcheck.first_fail_step"] == "10"
+    assert data.tags["gradcheck-inference.verdict"] == "pass"
+    assert data.tags["mlflow.runColor"] in schema.RUN_COLOURS[Verdict.FAIL]
+    assert data.metrics["gradcheck/worst_score"] == 0.25
+    assert data.metrics["gradcheck-inference/worst_score"] == 2e-8
+    assert data.params["gradcheck-inference.method"] == "directions"
+    for name, verdict in (("gradcheck", "fail"), ("gradcheck-inference", "pass")):
+        report = artifact(client, run_id, f"{name}/step-000010/report.json")
+        assert json.loads(report)["verdict"] == verdict
+    assert "Gradient check: ❌ fail" in data.tags[NOTE]
+    assert "Gradient check (inference): ✅ pass" in data.tags[NOTE]
+
+
+def test_names_are_told_apart_and_given_back() -> None:
+    """Equal names in one training are numbered; a training that has ended leaves its name."""
+    first, second, third = tracking_of(), tracking_of(), tracking_of(name="gradcheck")
+    for tracking in (first, second, third):
+        tracking.start()
+    assert [first.name, second.name, third.name] == ["gradcheck", "train", "gradcheck-2"]
+    for tracking in (first, second, third):
+        tracking.close()
+    first.start()
+    assert first.name == "gradcheck"
+    first.close()
+
+
+def test_a_resumed_run_keeps_its_reports(client: MlflowClient) -> None:
+    """Steps that begin again go on after the last, and no report takes another's place."""
+    with mlflow.start_run() as run:
+        logged([report_of(BAD, 0), report_of(GOOD, 10)])
+        logged([report_of(GOOD, 0), report_of(GOOD, 10)])
+        logged([report_of(GOOD, 20), report_of(GOOD, 30)])
+    run_id = run.info.run_id
+    assert steps(client, run_id, "gradcheck/worst_score") == [0, 10, 10, 20, 20, 30]
+    folders = [item.path for item in client.list_artifacts(run_id, "gradcheck") if item.is_dir]
+    numbers = ["000000", "000010", "000010-2", "000020", "000020-2", "000030"]
+    assert folders == [f"gradcheck/step-{number}" for number in numbers]
+    text = artifact(client, run_id, "gradcheck/step-000010-2/report.json")
+    assert json.loads(text)["step"] == 0
+    rows = json.loads(artifact(client, run_id, "gradcheck/scores.json"))["data"]
+    assert [row[0] for row in rows[::3]] == [0, 10, 10, 20, 20, 30]
+    assert client.get_run(run_id).data.tags["gradcheck.verdict"] == "fail"
+    assert "in 6 checks" in client.get_run(run_id).data.tags[NOTE]
+
+
+def test_batch_mismatches_and_epoch_are_logged(client: MlflowClient) -> None:
+    """Which batch, what was declared, and after which epoch."""
+    settings = Settings(batch_fingerprint="abc", expected_mismatch=("vq/*", "loss"))
+    data = client.get_run(logged([report_of(GOOD, 8, epoch=2, settings=settings)])).data
+    assert data.params["gradcheck.batch_fingerprint"] == "abc"
+    assert data.params["gradcheck.expected_mismatch"] == "vq/*, loss"
+    assert data.metrics["gradcheck/epoch"] == 2
+
+
+# What waits in a file
+
+
+def test_resend_keeps_the_file_until_all_arrived(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where pictures did not arrive the file stays; the run is ended, and nothing is doubled."""
+    tracking = tracking_of()
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "trouble", lambda uri: "refused the connection")
+        tracking.start(Settings())
+        tracking.log([report_of(BAD, 10)])
+        tracking.close("KILLED")
+    (file,) = tmp_path.glob("*.jsonl")
+
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise OSError("507 Server Error: Insufficient Storage")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifacts", broken)
+        with pytest.raises(TrackingError, match=r"pictures of 0 of 1 checks; .* answered 507"):
+            resend(file)
+    assert file.exists()
+    run_id = resend(file)
+    assert not list(tmp_path.glob("gradcheck-*"))
+    run = client.get_run(run_id)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["gradcheck.verdict"] == "fail"
+    assert steps(client, run_id, "gradcheck/worst_score") == [10]
+    assert len(client.search_runs([run.info.experiment_id])) == 1
+
+
+def test_resend_ends_a_run_that_was_left(client: MlflowClient, tmp_path: Path) -> None:
+    """A file that nobody closed is of a training that was killed."""
+    tracking = tracking_of()
+    tracking.start(Settings())
+    tracking.log([report_of(GOOD, 10)])
+    (file,) = tmp_path.glob("*.jsonl")
+    lines = file.read_text().replace(f'"process": {os.getpid()}', '"process": 999999999')
+    file.write_text(f'{lines}{{"made_at": 5, "rep')  # cut off while it was written
+    run_id = resend(file)
+    assert client.get_run(run_id).info.status == "KILLED"
+    assert not file.exists()
+    tracking._open = None
+
+
+def test_resend_leaves_a_training_alone(tmp_path: Path) -> None:
+    """What a training that goes on has not sent yet is its own affair."""
+    tracking = tracking_of()
+    tracking.start(Settings())
+    (file,) = tmp_path.glob("*.jsonl")
+    with pytest.raises(TrackingError, match=f"goes on as process {os.getpid()}"):
+        resend(file)
+    tracking.close()
+
+
+def test_one_process_at_a_time_sends(
+    monkeypatch: pytest.MonkeyPatch, store: str, experiment: str, tmp_path: Path
+) -> None:
+    """A file that is being sent is refused with a remedy; the end of who sent it frees it."""
+    tracking = tracking_of()
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "trouble", lambda uri: "answered 500")
+        tracking.start(Settings())
+        tracking.close()
+    (file,) = tmp_path.glob("*.jsonl")
+    holder = Delivery(file)
+    monkeypatch.setattr(sending, "WAIT_SECONDS", 0)
+    with pytest.raises(TrackingError, match="by one process at a time"):
+        resend(file)
+    holder.close()
+    resend(file)
 
 
 # A single report
@@ -719,12 +905,23 @@ def test_log_report_raises(refused_port: int, store: str) -> None:
 
 def test_waiting_reports_survive_in_a_file(tmp_path: Path) -> None:
     """Reports come back from their file equal, and a foreign file is refused with a remedy."""
+    path = spool.begin(spool.Target("t", 1, folder=str(tmp_path)))
     entries = (spool.Entry(report_of(BAD, 7), 5), spool.Entry(error_report(8), 6))
-    path = spool.write(tmp_path / "waiting.jsonl", entries, None)
-    run_id, found = spool.read(path)
-    assert run_id is None
-    assert [entry.made_at for entry in found] == [5, 6]
-    assert [e.report.to_dict() for e in found] == [e.report.to_dict() for e in entries]
+    for entry in entries:
+        spool.add(path, entry)
+    spool.end(path, "FAILED")
+    content = spool.read(path)
+    assert (content.target.training, content.ended, content.lines) == ("t", "FAILED", 4)
+    assert [entry.made_at for entry in content.entries] == [5, 6]
+    found = [entry.report.to_dict() for entry in content.entries]
+    assert found == [entry.report.to_dict() for entry in entries]
     path.write_text('{"a": 1}\n', encoding="utf-8")
     with pytest.raises(ReportError, match="Give the path that the warning named"):
         spool.read(path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the working directory cannot be written, reports wait in the temporary folder."""
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    path = spool.begin(spool.Target("t", 1, folder=str(tmp_path / "missing")))
+    assert path.parent == tmp_path

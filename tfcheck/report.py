@@ -178,7 +178,10 @@ class ObjectiveSummary:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options a check ran with, as given to `tfcheck.check_gradients`."""
+    """The options a check ran with, as given to `tfcheck.check_gradients`.
+
+    `batch_size` and `batch_fingerprint` say on which batch: the same fingerprint, the same values.
+    """
 
     phase: str = "train"
     method: str = "directions"
@@ -191,6 +194,7 @@ class Settings:
     memory_limit: int | str = "auto"
     batch_size: int | None = None
     version: str = ""
+    batch_fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,8 @@ class GradientReport:
         evaluations: how often the loss was evaluated.
         error: the text of the error when `verdict` is `"error"`.
         model: name of the model.
+        epoch: finished epochs when the check was made; None outside training.
+        name: name of the callback that made it, `""` outside training.
     """
 
     verdict: Verdict
@@ -228,6 +234,8 @@ class GradientReport:
     evaluations: int = 0
     error: str = ""
     model: str = ""
+    epoch: int | None = None
+    name: str = ""
 
     @property
     def variables(self) -> tuple[VariableReport, ...]:

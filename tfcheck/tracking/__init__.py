@@ -1,9 +1,26 @@
 """Reports into MLflow: which run, what is logged, and what happens while the server is away.
 
-Importing this package loads no MLflow: that happens when tracking starts.
+The training writes to a file and goes on; a process of its own sends (`worker.py`, `delivery.py`).
+Importing this package loads no MLflow, nor does tracking a training load it into its process.
 """
 
-from tfcheck.tracking.mlflow_tracking import MlflowTracking, log_report, resend
-from tfcheck.tracking.run_log import TrackingError
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tfcheck.tracking.mlflow_tracking import MlflowTracking
+
+if TYPE_CHECKING:
+    from tfcheck.tracking.sending import TrackingError, log_report, resend
 
 __all__ = ["MlflowTracking", "TrackingError", "log_report", "resend"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load what sends when it is first used: training needs none of it."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from tfcheck.tracking import sending
+
+        return getattr(sending, name)

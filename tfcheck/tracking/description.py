@@ -15,27 +15,32 @@ from tfcheck.tracking import history, schema
 from tfcheck.tracking.views import dashboard_link, run_link
 from tfcheck.verdict import Verdict, digits
 
-BEGIN = "[//]: # (gradcheck: begin)"
-END = "[//]: # (gradcheck: end)"
-
-_BLOCK = re.compile(rf"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 _MAX_ROWS = 15
 _SPACE = "&emsp;"
 _NO_BUG = (Verdict.PASS, Verdict.INCONCLUSIVE)
 
 
-def describe(reports: Sequence[GradientReport], experiment_id: str, run_id: str) -> str:
-    """The block for these reports, markers not included."""
+def describe(
+    reports: Sequence[GradientReport],
+    experiment_id: str,
+    run_id: str,
+    section: str = schema.FIRST,
+) -> str:
+    """The block for the reports of one callback, markers not included."""
     found = history.worst_first(history.histories(reports))
     verdict = history.overall(reports)
-    parts = [f"### Gradient check: {schema.MARKS[verdict]} {verdict}", _summary(reports, found)]
+    whose = "" if section == schema.FIRST else f" ({section.removeprefix(f'{schema.FIRST}-')})"
+    parts = [
+        f"### Gradient check{whose}: {schema.MARKS[verdict]} {verdict}",
+        _summary(reports, found),
+    ]
     last = reports[-1]
     if last.verdict is Verdict.ERROR:
         parts.append(f"The last check could not be done: {_line(last.error)}")
     if found:
         parts.append(_table(found))
     report, heatmap = (
-        run_link(experiment_id, run_id, f"gradcheck/{name}")
+        run_link(experiment_id, run_id, f"{section}/{name}")
         for name in ("report.html", "heatmap.png")
     )
     parts.append(
@@ -46,19 +51,20 @@ def describe(reports: Sequence[GradientReport], experiment_id: str, run_id: str)
     return "\n\n".join(parts)
 
 
-def merged(before: str | None, block: str) -> str:
+def merged(before: str | None, block: str, section: str = schema.FIRST) -> str:
     """The description with our block in it: replaced where it stands, else put first.
 
     What the user wrote is kept to the letter; when both are too long for MLflow, ours is cut.
     """
     before = before or ""
-    found = _BLOCK.search(before)
+    begin, end_mark = (f"[//]: # ({section}: {word})" for word in ("begin", "end"))
+    found = re.search(f"{re.escape(begin)}.*?{re.escape(end_mark)}", before, re.DOTALL)
     start, end = found.span() if found else (0, 0)
     left, right = before[:start], before[end:]
     if not found and before:
         right = f"\n\n{before}"
     # A marker must follow an empty line, or Markdown takes it for part of the paragraph above.
-    frame = f"{BEGIN}\n\n{{}}\n\n{END}"
+    frame = f"{begin}\n\n{{}}\n\n{end_mark}"
     room = schema.MAX_TAG - len(left) - len(right) - len(frame)
     return left + frame.format(_shortened(block, room)) + right if room > 0 else before
 

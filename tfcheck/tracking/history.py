@@ -61,7 +61,12 @@ def overall(reports: Sequence[GradientReport]) -> Verdict:
     A failure weighs more than a check that could not be done, and that more than anything else:
     an error must neither hide a wrong gradient nor hide behind a pass.
     """
-    verdicts = {report.verdict for report in reports}
+    return worst_of(report.verdict for report in reports)
+
+
+def worst_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of these verdicts, as `overall` weighs them."""
+    verdicts = set(verdicts)
     if Verdict.FAIL in verdicts:
         return Verdict.FAIL
     return max(verdicts, key=lambda verdict: verdict.severity, default=Verdict.INCONCLUSIVE)

@@ -1,115 +1,171 @@
-"""Writing reports to one MLflow run, strictly: what goes wrong here raises.
+"""Writing checks to one MLflow run, strictly: what goes wrong here raises.
 
-`MlflowTracking` decides when to write and forgives; this module only writes.
+Numbers and files are written apart, because files may have a store of their own that is away.
+`delivery.py` decides when to write what, and forgives.
 """
 
 from __future__ import annotations
 
-import io
-import json
+import functools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tfcheck.errors import ReportError, TfcheckError
-from tfcheck.report import GradientReport, Settings
-from tfcheck.tracking import description, history, schema, views
-from tfcheck.tracking.spool import Entry
+from tfcheck.errors import ReportError
+from tfcheck.report import GradientReport
+from tfcheck.tracking import description, files, history, schema, views
+from tfcheck.tracking.progress import Progress
+from tfcheck.tracking.spool import Content, Entry
+from tfcheck.verdict import Verdict
 
-FOLDER = "gradcheck"
-IMAGE_KEY = "gradcheck/heatmap"
 _METRICS_A_BATCH = 900
 _RUNS_IN_A_CHART = 10  # so many MLflow shows together
 
 
-class TrackingError(TfcheckError, RuntimeError):
-    """A report could not be put into MLflow."""
-
-
 class RunLog:
-    """The gradient checks of one run.
+    """The checks of one callback in one run.
 
     A run that already holds checks, because training resumed or `fit` was called again, keeps
-    them: verdict, tables and report are made from all of its checks. What did not arrive is sent
-    again at the next `write`.
+    them: the verdict is the worst of all, and tables and pictures show all. Steps that begin
+    again go on after the last one that is there.
 
     Args:
         client: the `mlflow.MlflowClient` to write with.
         run_id: the run to write to. It must exist.
-
-    Attributes:
-        logged: how many entries have their numbers in MLflow.
+        name: the callback's name in the log.
     """
 
-    def __init__(self, client: Any, run_id: str) -> None:
+    def __init__(self, client: Any, run_id: str, name: str) -> None:
         self.run_id = run_id
-        self.logged = 0
-        self._filed = 0
-        self._drawn = 0
+        self.section = schema.section(name)
         self._client = client
+        self._taken: set[str] = set()
         self._earlier: tuple[GradientReport, ...] | None = None
+        self._views_step: int | None = None
 
-    def write_settings(self, settings: Settings) -> None:
-        """Log the options of the checks. Params cannot change: those already there stay."""
-        run = self._client.get_run(self.run_id)
-        self._client.log_batch(self.run_id, params=_new_params(run, settings))
-
-    def write(self, entries: Sequence[Entry]) -> list[Exception]:
-        """Log the entries that are not in MLflow yet, and what sums up all of them.
-
-        Args:
-            entries: every report of this training so far, oldest first; at least one.
-
-        Returns:
-            What went wrong with files, pictures and views, which the numbers do not depend on.
+    def write_numbers(self, content: Content, progress: Progress) -> Progress:
+        """Log metrics, params and tags of the checks that have none in MLflow yet.
 
         Raises:
-            Exception: MLflow's, when metrics, params or tags could not be written.
+            Exception: MLflow's.
         """
         run = self._client.get_run(self.run_id)
-        if self._earlier is None:
-            self._earlier = self._read_earlier() if "gradcheck.schema" in run.data.tags else ()
-        # Runs are compared by name, and Keras numbers models.
-        reports = tuple(
-            report.relative_to_model()
-            for report in (*self._earlier, *(entry.report for entry in entries))
+        self._experiment_id = str(run.info.experiment_id)
+        progress = self._placed(run, content, progress)
+        params = dict(content.target.params)
+        tags: dict[str, str] = {}
+        fresh = content.entries[progress.numbers :]
+        if fresh:
+            params |= schema.params(fresh[-1].report.settings)
+            tags = self._tags(run, self._reports(content, progress), progress)
+        self._log_batch(run, self._metrics(fresh, progress), params, tags)
+        return replace(progress, numbers=len(content.entries))
+
+    def place_files(self, content: Content, progress: Progress) -> Progress:
+        """Choose a folder for each check, beside those of earlier trainings.
+
+        Raises:
+            Exception: MLflow's.
+        """
+        if progress.resumed and self._earlier is None:
+            self._earlier = self._read_earlier(progress.folders)
+            self._describe(content, progress)
+        folders = list(progress.folders)
+        for entry in content.entries[len(folders) :]:
+            step = history.step_of(_shown(entry.report, progress))
+            folders.append(files.folder_of(step, {*folders, *self._taken}))
+        return replace(progress, folders=tuple(folders))
+
+    def write_files(self, content: Content, progress: Progress) -> Progress:
+        """Log tables, page, pictures and reports of the checks that have none in MLflow yet.
+
+        Raises:
+            Exception: MLflow's.
+        """
+        reports = self._reports(content, progress)
+        fresh, folders = content.entries[progress.files :], progress.folders[progress.files :]
+        with tempfile.TemporaryDirectory(prefix="tfcheck-") as place:
+            files.make(Path(place), self.section, reports, fresh, folders)
+            self._client.log_artifacts(self.run_id, place)
+        return replace(progress, files=len(content.entries))
+
+    def prepare_views(self, content: Content, progress: Progress) -> None:
+        """Install the experiment's saved views, and let them show the latest check."""
+        step = history.step_of(self._reports(content, progress)[-1])
+        experiment = self._experiment_id
+        if self._views_step is not None and (not content.ended or self._views_step == step):
+            return
+        before = self._client.get_experiment(experiment).tags
+        for name, value in views.experiment_tags(experiment, before, step).items():
+            self._client.set_experiment_tag(experiment, name, value)
+        self._views_step = step
+
+    @functools.cached_property
+    def _experiment_id(self) -> str:
+        return str(self._client.get_run(self.run_id).info.experiment_id)
+
+    def _placed(self, run: Any, content: Content, progress: Progress) -> Progress:
+        """Find out, once, after which steps of an earlier training this one goes on."""
+        if progress.shift is not None or not content.entries:
+            return progress
+        key = f"{self.section}/errors"  # every check has it
+        logged = (
+            self._client.get_metric_history(self.run_id, key) if key in run.data.metrics else ()
+        )
+        earlier = [metric for metric in logged if metric.timestamp < content.target.made_at]
+        last = max((metric.step for metric in earlier), default=0)
+        first = history.step_of(content.entries[0].report)
+        return replace(
+            progress,
+            shift=max(0, last - first),
+            errors=int(sum(metric.value for metric in earlier)),
+            resumed=bool(earlier),
         )
 
-        self._write_numbers(run, reports, entries[self.logged :])
-        self.logged = len(entries)
+    def _reports(self, content: Content, progress: Progress) -> tuple[GradientReport, ...]:
+        """All checks of the run as far as they are known, at the steps they are logged at."""
+        now = (_shown(entry.report, progress) for entry in content.entries)
+        return (*(self._earlier or ()), *now)
 
-        problems = self._write_files(reports, entries)
-        problems += _attempted(lambda: self._draw_heatmaps(reports, entries))
-        problems += _attempted(lambda: self._prepare_views(run.info.experiment_id, reports[-1]))
-        return problems
+    def _metrics(self, fresh: Sequence[Entry], progress: Progress) -> list[Any]:
+        from mlflow.entities import Metric
 
-    def _write_numbers(
-        self, run: Any, reports: Sequence[GradientReport], fresh: Sequence[Entry]
-    ) -> None:
-        from mlflow.entities import Metric, RunTag
+        return [
+            Metric(name, value, entry.made_at, history.step_of(report))
+            for entry in fresh
+            for report in [_shown(entry.report, progress)]
+            for name, value in schema.metrics(report, self.section).items()
+        ]
 
-        tags = schema.tags(reports)
+    def _tags(
+        self, run: Any, reports: Sequence[GradientReport], progress: Progress
+    ) -> dict[str, str]:
         before = run.data.tags
+        tags = schema.merged_tags(before, schema.tags(reports, self.section, progress.errors))
         colour = before.get("mlflow.runColor")
         shade = schema.shade_of(colour) if colour else self._free_shade(run)
         if shade is not None:
-            tags["mlflow.runColor"] = schema.run_colour(history.overall(reports), shade)
-        tags["mlflow.loggedArtifacts"] = schema.logged_tables(before.get("mlflow.loggedArtifacts"))
-        block = description.describe(reports, run.info.experiment_id, self.run_id)
-        tags["mlflow.note.content"] = description.merged(before.get("mlflow.note.content"), block)
+            tags["mlflow.runColor"] = schema.run_colour(Verdict(tags["gradcheck.verdict"]), shade)
+        tables = before.get("mlflow.loggedArtifacts")
+        tags["mlflow.loggedArtifacts"] = schema.logged_tables(tables, self.section)
+        tags["mlflow.loggedImages"] = "True"
+        tags |= self._description(before, reports)
+        return {name: value for name, value in tags.items() if before.get(name) != value}
 
-        metrics = [
-            Metric(name, value, entry.made_at, history.step_of(entry.report))
-            for entry in fresh
-            for name, value in schema.metrics(entry.report.relative_to_model()).items()
-        ]
-        params = _new_params(run, fresh[-1].report.settings) if fresh else []
-        tag_list = [RunTag(name, value) for name, value in tags.items()]
-        first, *rest = _chunks(metrics) or [[]]
-        self._client.log_batch(self.run_id, metrics=first, params=params, tags=tag_list)
-        for chunk in rest:
-            self._client.log_batch(self.run_id, metrics=chunk)
+    def _description(
+        self, before: Mapping[str, str], reports: Sequence[GradientReport]
+    ) -> dict[str, str]:
+        block = description.describe(reports, self._experiment_id, self.run_id, self.section)
+        note = before.get("mlflow.note.content")
+        return {"mlflow.note.content": description.merged(note, block, self.section)}
+
+    def _describe(self, content: Content, progress: Progress) -> None:
+        """Describe the run anew, once the checks of earlier trainings are known."""
+        before = self._client.get_run(self.run_id).data.tags
+        for name, value in self._description(before, self._reports(content, progress)).items():
+            self._client.set_tag(self.run_id, name, value)
 
     def _free_shade(self, run: Any) -> int:
         beside = self._client.search_runs(
@@ -124,109 +180,46 @@ class RunLog:
             if other.info.run_id != self.run_id
         )
 
-    def _write_files(
-        self, reports: Sequence[GradientReport], entries: Sequence[Entry]
-    ) -> list[Exception]:
-        fresh = entries[self._filed :]
-        with tempfile.TemporaryDirectory(prefix="tfcheck-") as folder:
-            problems = _make_files(Path(folder), reports, fresh)
-            sent = _attempted(lambda: self._client.log_artifacts(self.run_id, folder, FOLDER))
-        if not sent:
-            self._filed = len(entries)
-        return problems + sent
+    def _log_batch(
+        self, run: Any, metrics: list[Any], params: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None:
+        from mlflow.entities import Param, RunTag
 
-    def _draw_heatmaps(self, reports: Sequence[GradientReport], entries: Sequence[Entry]) -> None:
-        import PIL.Image
+        named = {schema.renamed(name, self.section): value for name, value in params.items()}
+        # Params cannot change: those already there stay.
+        new = [Param(name, value) for name, value in named.items() if name not in run.data.params]
+        first, *rest = list(_chunks(metrics)) or [[]]
+        tag_list = [RunTag(name, value) for name, value in tags.items()]
+        if first or new or tag_list:
+            self._client.log_batch(self.run_id, first, new, tag_list, synchronous=True)
+        for chunk in rest:
+            self._client.log_batch(self.run_id, chunk, synchronous=True)
 
-        from tfcheck.rendering.plots import heatmap_png
-
-        before = len(reports) - len(entries)
-        for entry in entries[self._drawn :]:
-            until = before + self._drawn + 1
-            with PIL.Image.open(io.BytesIO(heatmap_png(reports[:until]))) as image:
-                self._client.log_image(
-                    self.run_id,
-                    image,
-                    key=IMAGE_KEY,
-                    step=history.step_of(entry.report),
-                    timestamp=entry.made_at,
-                    synchronous=True,
-                )
-            self._drawn += 1
-
-    def _prepare_views(self, experiment_id: str, latest: GradientReport) -> None:
-        before = self._client.get_experiment(experiment_id).tags
-        tags = views.experiment_tags(experiment_id, before, history.step_of(latest))
-        for name, value in tags.items():
-            self._client.set_experiment_tag(experiment_id, name, value)
-
-    def _read_earlier(self) -> tuple[GradientReport, ...]:
-        folders = [item.path for item in self._client.list_artifacts(self.run_id, FOLDER)]
+    def _read_earlier(self, own: Collection[str]) -> tuple[GradientReport, ...]:
+        """The reports of earlier trainings, at the steps they were logged at."""
+        there = [item.path for item in self._client.list_artifacts(self.run_id, self.section)]
+        self._taken = {path.rpartition("/")[2] for path in there}
         reports = []
-        with tempfile.TemporaryDirectory(prefix="tfcheck-") as folder:
-            for path in sorted(path for path in folders if path.startswith(f"{FOLDER}/step-")):
-                file = self._client.download_artifacts(self.run_id, f"{path}/report.json", folder)
+        with tempfile.TemporaryDirectory(prefix="tfcheck-") as place:
+            for folder in self._taken - set(own):
+                if not folder.startswith("step-"):
+                    continue
+                path = f"{self.section}/{folder}/report.json"
+                file = self._client.download_artifacts(self.run_id, path, place)
                 try:
-                    reports.append(GradientReport.load(file))
+                    report = GradientReport.load(file)
                 except ReportError:  # of another version: its metrics are still there
                     continue
+                reports.append(replace(report.relative_to_model(), step=files.step_in(folder)))
         return tuple(sorted(reports, key=history.step_of))
 
 
-def step_folder(report: GradientReport) -> str:
-    """Folder of one checkpoint's report: `"step-000500"`."""
-    return f"step-{history.step_of(report):06d}"
+def _shown(report: GradientReport, progress: Progress) -> GradientReport:
+    # Runs are compared by name, and Keras numbers models.
+    step = history.step_of(report) + (progress.shift or 0)
+    return replace(report.relative_to_model(), step=step)
 
 
-def _make_files(
-    folder: Path, reports: Sequence[GradientReport], fresh: Sequence[Entry]
-) -> list[Exception]:
-    """All files of the `gradcheck/` folder, made anew at every check."""
-    _write_json(folder / "verdicts.json", schema.verdicts_table(reports))
-    _write_json(folder / "scores.json", schema.scores_table(reports))
-    for entry in fresh:
-        where = folder / step_folder(entry.report)
-        where.mkdir(exist_ok=True)
-        entry.report.save(where / "report.json")
-
-    def page() -> None:
-        from tfcheck.rendering.html import report_page
-
-        (folder / "report.html").write_text(report_page(reports), encoding="utf-8")
-
-    def picture() -> None:
-        from tfcheck.rendering.plots import heatmap_png
-
-        (folder / "heatmap.png").write_bytes(heatmap_png(reports))
-
-    return _attempted(page) + _attempted(picture)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, allow_nan=False, ensure_ascii=False), encoding="utf-8")
-
-
-def _attempted(action: Callable[[], None]) -> list[Exception]:
-    try:
-        action()
-    except Exception as error:  # noqa: BLE001 - reported by the caller; numbers matter more
-        return [error]
-    return []
-
-
-def _new_params(run: Any, settings: Settings) -> list[Any]:
-    from mlflow.entities import Param
-
-    return [
-        Param(name, value)
-        for name, value in schema.params(settings).items()
-        if name not in run.data.params
-    ]
-
-
-def _chunks(items: list[Any]) -> list[list[Any]]:
-    def cuts() -> Iterator[list[Any]]:
-        for start in range(0, len(items), _METRICS_A_BATCH):
-            yield items[start : start + _METRICS_A_BATCH]
-
-    return list(cuts())
+def _chunks(items: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(items), _METRICS_A_BATCH):
+        yield items[start : start + _METRICS_A_BATCH]

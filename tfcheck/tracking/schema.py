@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tfcheck.report import GradientReport, Settings
@@ -20,8 +20,14 @@ from tfcheck.verdict import Verdict, digits
 
 SCHEMA = "1"
 
+FIRST = "gradcheck"
+"""The name of a callback that has no other, and what all names begin with."""
+
 # More charts than this help nobody: beyond it, metrics are per layer, and the rest in the tables.
 MAX_VARIABLE_METRICS = 100
+
+NONE = "none"
+"""What a tag says that has nothing to say."""
 
 # MLflow cuts tags here.
 MAX_TAG = 8_000
@@ -46,6 +52,28 @@ RUN_COLOURS = {
     Verdict.ERROR: ("#5e35b1", "#9575cd", "#4527a0", "#7e57c2", "#b39ddb", "#311b92"),
 }
 _SHADES = 6
+
+
+def section(name: str) -> str:
+    """What the names of a callback's metrics, params and files begin with.
+
+    MLflow cuts metric names at the last `/`, so a section of its own begins differently.
+
+    Example:
+        >>> section("gradcheck"), section("generator")
+        ('gradcheck', 'gradcheck-generator')
+    """
+    return FIRST if name == FIRST else f"{FIRST}-{name}"
+
+
+def renamed(name: str, section: str) -> str:
+    """A name of the first callback as another's.
+
+    Example:
+        >>> renamed("gradcheck/score/conv", "gradcheck-generator")
+        'gradcheck-generator/score/conv'
+    """
+    return f"{section}{name.removeprefix(FIRST)}"
 
 
 def metric_name(text: str) -> str:
@@ -84,17 +112,18 @@ def metric_names(paths: Iterable[str]) -> list[str]:
     return names
 
 
-def metrics(report: GradientReport) -> dict[str, float]:
+def metrics(report: GradientReport, section: str = FIRST) -> dict[str, float]:
     """The numbers of one report, finite ones only: MLflow draws NaN as a gap, which hides it."""
     failed_to_run = report.verdict is Verdict.ERROR
     values: dict[str, float] = {
         "gradcheck/errors": float(failed_to_run),
         "gradcheck/seconds": report.seconds,
         "gradcheck/evaluations": float(report.evaluations),
+        "gradcheck/epoch": math.nan if report.epoch is None else float(report.epoch),
     }
     if not failed_to_run:
         values |= _summary(report) | _scores(report)
-    return {name: value for name, value in values.items() if math.isfinite(value)}
+    return {renamed(k, section): value for k, value in values.items() if math.isfinite(value)}
 
 
 def _summary(report: GradientReport) -> dict[str, float]:
@@ -154,28 +183,68 @@ def params(settings: Settings) -> dict[str, str]:
         "precision": settings.precision,
         "memory_limit": settings.memory_limit,
         "batch_size": settings.batch_size,
+        "batch_fingerprint": settings.batch_fingerprint,
+        "expected_mismatch": ", ".join(settings.expected_mismatch),
         "version": settings.version,
     }
     return {f"gradcheck.{k}": str(v) for k, v in values.items() if v is not None and v != ""}
 
 
-def tags(reports: Sequence[GradientReport]) -> dict[str, str]:
-    """The outcome so far, for MLflow's table and its search."""
+def tags(
+    reports: Sequence[GradientReport], section: str = FIRST, errors_before: int = 0
+) -> dict[str, str]:
+    """The outcome so far, for MLflow's table and its search.
+
+    Args:
+        reports: the checks of one callback.
+        section: its section; what only it knows goes by names of its own.
+        errors_before: so many checks before these could not be made.
+    """
     ranked = history.worst_first(history.histories(reports))
     first_fail = history.first_fail_step(reports)
     errors = [report.error for report in reports if report.verdict is Verdict.ERROR]
     values = {
-        "verdict": str(history.overall(reports)),
-        "failing_layers": ", ".join(history.failing_layers(reports)) or "none",
-        "culprits": ", ".join(history.culprits(reports)) or "none",
-        "first_fail_step": "none" if first_fail is None else str(first_fail),
-        "worst_layer": ranked[0].layer if ranked else "none",
-        "schema": SCHEMA,
+        "gradcheck.verdict": str(history.overall(reports)),
+        "gradcheck.failing_layers": ", ".join(history.failing_layers(reports)) or NONE,
+        "gradcheck.culprits": ", ".join(history.culprits(reports)) or NONE,
+        "gradcheck.first_fail_step": NONE if first_fail is None else str(first_fail),
+        "gradcheck.worst_layer": ranked[0].layer if ranked else NONE,
+        "gradcheck.schema": SCHEMA,
     }
+    if section != FIRST:
+        values[f"{section}.verdict"] = values["gradcheck.verdict"]
     if errors:
-        values["errors"] = str(len(errors))
-        values["last_error"] = cut(errors[-1], 500)
-    return {f"gradcheck.{name}": cut(value) for name, value in values.items()}
+        values[f"{section}.errors"] = str(errors_before + len(errors))
+        values[f"{section}.last_error"] = cut(errors[-1], 500)
+    return {name: cut(value) for name, value in values.items()}
+
+
+def merged_tags(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """The outcome with what other callbacks and earlier trainings found in the run: the worst.
+
+    Args:
+        before: the run's tags.
+        now: the tags of one callback and training.
+    """
+    merged = dict(now)
+    for name in [name for name in now if name.endswith(".verdict")]:
+        merged[name] = _worse(before.get(name, ""), now[name])
+    if merged["gradcheck.verdict"] != now["gradcheck.verdict"]:
+        merged["gradcheck.worst_layer"] = before.get("gradcheck.worst_layer", NONE)
+    for name in ("gradcheck.failing_layers", "gradcheck.culprits"):
+        named = [*before.get(name, NONE).split(", "), *now[name].split(", ")]
+        merged[name] = cut(
+            ", ".join(layer for layer in dict.fromkeys(named) if layer != NONE) or NONE
+        )
+    failures = (tags.get("gradcheck.first_fail_step", NONE) for tags in (before, now))
+    steps = [int(step) for step in failures if step.isdecimal()]
+    merged["gradcheck.first_fail_step"] = str(min(steps)) if steps else NONE
+    return merged
+
+
+def _worse(one: str, other: str) -> str:
+    known = [Verdict(word) for word in (one, other) if word in set(Verdict)]
+    return str(history.worst_of(known))
 
 
 def shade_of(colour: str | None) -> int | None:
@@ -197,7 +266,7 @@ def run_colour(verdict: Verdict, shade: int) -> str:
     return RUN_COLOURS[verdict][shade % _SHADES]
 
 
-def logged_tables(before: str | None) -> str:
+def logged_tables(before: str | None, section: str = FIRST) -> str:
     """The tag that makes MLflow show our tables, with those that others logged before."""
     try:
         entries = json.loads(before or "[]")
@@ -205,7 +274,7 @@ def logged_tables(before: str | None) -> str:
         entries = []
     if not isinstance(entries, list):
         entries = []
-    for path in ("gradcheck/verdicts.json", "gradcheck/scores.json"):
+    for path in (f"{section}/verdicts.json", f"{section}/scores.json"):
         entry = {"path": path, "type": "table"}
         if entry not in entries:
             entries.append(entry)
@@ -266,6 +335,7 @@ def scores_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
             rows.append(
                 [
                     history.step_of(report),
+                    "" if report.epoch is None else report.epoch,
                     report.checkpoint,
                     label,
                     str(variable.verdict),
@@ -273,7 +343,7 @@ def scores_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
                     *map(_json_number, numbers),
                 ]
             )
-    columns = ["step", "checkpoint", "variable", "verdict", "reason", "score", "digits"]
+    columns = ["step", "epoch", "checkpoint", "variable", "verdict", "reason", "score", "digits"]
     more = ["analytic norm", "numerical norm", "error bar", "detectable error"]
     return {"columns": [*columns, *more], "data": rows}
 

@@ -1,16 +1,24 @@
-"""Reports that wait for MLflow, in a file: a line of JSON each, safe once written."""
+"""Checks on their way to MLflow, in a file: a line of JSON each, safe once written.
+
+The file is the only thing that the training and the process that sends have in common. The
+training appends to it; what has arrived is noted beside it by who sends (`progress.py`).
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tfcheck.errors import ReportError
 from tfcheck.report import GradientReport
+
+PATTERN = "gradcheck-waiting-*.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,50 +34,131 @@ class Entry:
     made_at: int
 
 
-def write(path: Path, entries: Iterable[Entry], run_id: str | None) -> Path:
-    """Write the entries, replacing the file; into the temporary folder where `path` cannot be."""
-    lines = [
-        json.dumps(
-            {"run_id": run_id, "made_at": entry.made_at, "report": entry.report.to_dict()},
-            allow_nan=False,
-        )
-        for entry in entries
-    ]
-    content = "".join(f"{line}\n" for line in lines)
-    try:
-        return _write_safely(path, content)
-    except OSError:
-        return _write_safely(Path(tempfile.gettempdir()) / path.name, content)
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the checks of one training go, as far as that is known without asking a server.
+
+    Attributes:
+        training: a name of the training that no other has.
+        made_at: when it began, in milliseconds since 1970.
+        name: the name of the callback in the log.
+        run_id: an existing run, which its maker ends; None when one of our own is to be made.
+        run_name: what to call one of our own.
+        tracking_uri: where MLflow is, without a password; `""` for MLflow's default.
+        experiment_id: where to make a run; `""` where it is to be found out.
+        experiment_name: the same by its name.
+        folder: the training's working directory, which paths in URIs are relative to.
+        source: the script that trains.
+        host: the machine that trains.
+        process: the number of the process that trains.
+        params: the options of the checks.
+    """
+
+    training: str
+    made_at: int
+    name: str = "gradcheck"
+    run_id: str | None = None
+    run_name: str = ""
+    tracking_uri: str = ""
+    experiment_id: str = ""
+    experiment_name: str = ""
+    folder: str = ""
+    source: str = ""
+    host: str = ""
+    process: int = 0
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(path: str | Path) -> tuple[str | None, tuple[Entry, ...]]:
-    """The run these reports belong to (None when it was never made), and the reports.
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file holds.
+
+    Attributes:
+        target: where its checks go.
+        entries: the checks, oldest first.
+        moved_to: a run that was started after the training began, to which all checks belong.
+        ended: MLflow's word for how training ended; `""` while it goes on.
+        lines: how many lines there are.
+    """
+
+    target: Target
+    entries: tuple[Entry, ...] = ()
+    moved_to: str | None = None
+    ended: str = ""
+    lines: int = 0
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that somebody else made, if there is one."""
+        return self.moved_to or self.target.run_id
+
+
+def begin(target: Target) -> Path:
+    """Make the file of a training, in its folder or, where that cannot be written, a temporary one.
 
     Raises:
-        ReportError: if the file is missing, or not one that `write` wrote.
+        OSError: if neither can be written.
+    """
+    name = PATTERN.replace("*", target.training)
+    try:
+        return _append(Path(target.folder) / name, {"target": dataclasses.asdict(target)})
+    except OSError:
+        path = Path(tempfile.gettempdir()) / name
+        return _append(path, {"target": dataclasses.asdict(target)})
+
+
+def add(path: Path, entry: Entry) -> None:
+    """Add a check."""
+    _append(path, {"made_at": entry.made_at, "report": entry.report.to_dict()})
+
+
+def move(path: Path, run_id: str) -> None:
+    """Note that all checks belong to a run that was started later."""
+    _append(path, {"moved_to": run_id})
+
+
+def end(path: Path, status: str) -> None:
+    """Note how training ended, on a line of its own even where a crash cut off the last one."""
+    _append(path, {"ended": status}, before="\n")
+
+
+def read(path: str | Path) -> Content:
+    """What a file holds. A line that was cut off by a crash is left out.
+
+    Raises:
+        ReportError: if the file is missing, or not one of waiting checks.
     """
     try:
-        lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        whole = Path(path).read_text(encoding="utf-8").rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.split("\n") if _is_whole(line)]
+        target = Target(**lines[0]["target"])
         entries = tuple(
-            Entry(GradientReport.from_dict(line["report"]), int(line["made_at"])) for line in lines
+            Entry(GradientReport.from_dict(line["report"]), int(line["made_at"]))
+            for line in lines
+            if "report" in line
         )
-        run_id = lines[0]["run_id"]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ReportError(
-            "Waiting reports must be a file that tfcheck wrote when MLflow was away. "
+            "Waiting checks must be in a file that tfcheck wrote for MLflow. "
             f"Received: path={str(path)!r} ({type(error).__name__}). "
             "Give the path that the warning named."
         ) from error
-    return run_id, entries
+    found = {key: value for line in lines for key, value in line.items() if key != "report"}
+    return Content(target, entries, found.get("moved_to"), found.get("ended", ""), len(lines))
 
 
-def _write_safely(path: Path, content: str) -> Path:
-    """Replaced in one move: a crash leaves the old file or the new one, never half of one."""
-    path = path.absolute()
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+def _is_whole(line: str) -> bool:
+    return line.startswith("{") and line.endswith("}")
+
+
+def _append(path: Path, line: Mapping[str, Any], before: str = "") -> Path:
+    """Written in one piece and on the disk when this returns, whatever happens next."""
+    content = f"{before}{json.dumps(line, allow_nan=False)}\n".encode()
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        while content:
+            content = content[os.write(file, content) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
     return path
