@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tfcheck.snapshot import Snapshot
 
 ATOMS = st.none() | st.integers() | st.text(max_size=3) | st.floats(allow_nan=False)
-NESTED = st.recursive(
+NESTED: st.SearchStrategy[Any] = st.recursive(
     ATOMS,
     lambda inner: (
         st.lists(inner, max_size=4)

@@ -123,6 +123,11 @@ def test_a_step_that_refuses_graphs_is_run_eagerly(message: str, kind: type[Exce
     assert any("run eagerly" in note for note in report.notes)
 
 
+def of_the_class(tape: tf.GradientTape, loss: Any, variables: Any) -> Any:
+    """The call of the class's function, with the tape as its first argument."""
+    return tf.GradientTape.gradient(tape, loss, variables)
+
+
 NONE, ZERO = tf.UnconnectedGradients.NONE, tf.UnconnectedGradients.ZERO
 FORMS: dict[str, Any] = {
     "positions": lambda tape, loss, variables: tape.gradient(loss, variables, None, ZERO),
@@ -133,7 +138,7 @@ FORMS: dict[str, Any] = {
     "weights": lambda tape, loss, variables: tape.gradient(
         [loss], variables, output_gradients=[tf.constant(1.0)]
     ),
-    "of the class": lambda tape, *arguments: tf.GradientTape.gradient(tape, *arguments),
+    "of the class": of_the_class,
     "a dictionary": lambda tape, loss, variables: list(
         tape.gradient({"loss": loss}, dict(enumerate(variables))).values()
     ),
