@@ -51,6 +51,9 @@ def _sent(file: Path, tracking_uri: str | None, run_id: str | None) -> bool:
             os.chdir(content.target.folder)  # what its settings are relative to
         run = resend(file, run_id, tracking_uri)
     except (TrackingError, ReportError) as error:
+        if not file.exists():
+            click.echo(f"Sent by the process that the training left: {file.name}.")
+            return True
         click.echo(str(error), err=True)
         return False
     count = len(content.entries)
