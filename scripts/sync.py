@@ -36,7 +36,8 @@ def sync(ctx: click.Context, where: Path, tracking_uri: str | None, run_id: str 
     files = sorted(where.glob(PATTERN)) if where.is_dir() else [where][gone:]
     if not files:
         click.echo(f"Nothing waits in {where}{', which is not there any more' if gone else ''}.")
-    sent = [_sent(file.absolute(), tracking_uri, run_id) for file in files]
+    # Absolute before the first is sent, which moves to the folder of its training.
+    sent = [_sent(file, tracking_uri, run_id) for file in [file.absolute() for file in files]]
     if not all(sent):
         ctx.exit(UNSENT)
 
