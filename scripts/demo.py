@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EXPERIMENT = "tfcheck demo"
+CLOSE_SECONDS = 60  # the log is looked at right after
 EPOCHS = 3
 UNEXPECTED = 1
 
@@ -145,7 +146,9 @@ def _train(name: str, formula: Callable[..., Any], experiment: str, progress: Pr
         progress(f"{name}, epoch {epoch + 1} of {EPOCHS}", epoch, EPOCHS)
 
     each_epoch = keras.callbacks.LambdaCallback(on_epoch_begin=tell, on_epoch_end=log)
-    check = GradientCheck(pixels[:32], labels[:32], epochs=range(1, EPOCHS + 1))
+    check = GradientCheck(
+        pixels[:32], labels[:32], epochs=range(1, EPOCHS + 1), close_timeout=CLOSE_SECONDS
+    )
     progress(f"{name}, before training", 0, EPOCHS)
     with (
         mlflow.start_run(experiment_id=experiment, run_name=name) as run,

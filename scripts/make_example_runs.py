@@ -211,7 +211,8 @@ def train(example: Example, x: np.ndarray, y: np.ndarray) -> None:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    check = GradientCheck(x[:32], y[:32], epochs=range(1, EPOCHS + 1))
+    # Its store is moved when training has ended: everything must have arrived.
+    check = GradientCheck(x[:32], y[:32], epochs=range(1, EPOCHS + 1), close_timeout=60)
     with (
         mlflow.start_run(run_name=example.name, description=example.note),
         warnings.catch_warnings(action="ignore"),  # of the failures that are planted

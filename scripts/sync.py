@@ -36,7 +36,8 @@ def sync(ctx: click.Context, where: Path, tracking_uri: str | None, run_id: str 
     files = sorted(where.glob(PATTERN)) if where.is_dir() else [where][gone:]
     if not files:
         click.echo(f"Nothing waits in {where}{', which is not there any more' if gone else ''}.")
-    sent = [_sent(file.absolute(), tracking_uri, run_id) for file in files]
+    # Absolute before the first is sent, which moves to the folder of its training.
+    sent = [_sent(file, tracking_uri, run_id) for file in [file.absolute() for file in files]]
     if not all(sent):
         ctx.exit(UNSENT)
 
@@ -51,6 +52,9 @@ def _sent(file: Path, tracking_uri: str | None, run_id: str | None) -> bool:
             os.chdir(content.target.folder)  # what its settings are relative to
         run = resend(file, run_id, tracking_uri)
     except (TrackingError, ReportError) as error:
+        if not file.exists():
+            click.echo(f"Sent by the process that the training left: {file.name}.")
+            return True
         click.echo(str(error), err=True)
         return False
     count = len(content.entries)

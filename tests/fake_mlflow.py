@@ -100,7 +100,7 @@ class FakeMlflow:
             self.runs[run_id] = {
                 "name": given["run_name"],
                 "status": "RUNNING",
-                "tags": {tag["key"]: tag["value"] for tag in given["tags"]},
+                "tags": {tag["key"]: tag["value"] for tag in given.get("tags", ())},
                 "params": {},
                 "metrics": [],
             }

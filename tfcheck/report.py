@@ -7,6 +7,7 @@ Euclidean and in the units of the loss per unit of the variable; unknown numbers
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from dataclasses import dataclass, field
@@ -373,15 +374,21 @@ def _badness(variable: VariableReport) -> tuple[bool, int, float]:
 
 def _plain(value: Any) -> Any:
     """Dataclasses, tuples and floats to what strict JSON can hold."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Verdict):
-        return str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    return value
+    if isinstance(value, Verdict):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    kind: Any = type(value)
+    names = _field_names(kind)
+    return {name: _plain(getattr(value, name)) for name in names} if names else value
+
+
+@functools.cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    """The fields of a kind of dataclass, looked up once: a training waits for a report's JSON."""
+    return tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
 
 
 def _variable_from(content: dict[str, Any]) -> VariableReport:

@@ -6,6 +6,8 @@ wrong with one keeps nothing else from arriving.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,8 @@ from tfcheck.tracking.locked import Lock
 from tfcheck.tracking.progress import Progress
 from tfcheck.tracking.run_log import RunLog
 
-NUMBERS, FILES, END = "numbers", "pictures", "ends of runs"
+NUMBERS, FILES, END, VIEWS = "numbers", "pictures", "ends of runs", "saved views"
+_TRUSTED_SECONDS = 1.0  # so long an answer is taken for one now
 
 
 class Delivery:
@@ -47,6 +50,8 @@ class Delivery:
         self._run_id = run_id
         self._trouble = ""
         self._away = False
+        self._answered_at = -math.inf
+        self._shown_at = 0
         self._client: Any = None
         self._log: RunLog | None = None
 
@@ -78,6 +83,12 @@ class Delivery:
     def _has_files(self) -> bool:
         return self.progress.files == len(self.content.entries)
 
+    @property
+    def _views_are_due(self) -> bool:
+        """At the first check, and when there will be no more."""
+        once = self.progress.shown is None or (self._over and self._shown_at < self.progress.files)
+        return bool(self.content.entries) and once
+
     def send_numbers(self) -> None:
         """Send the numbers that have not arrived, make the run where there is none, end it."""
         self.read()
@@ -91,9 +102,13 @@ class Delivery:
                 self._attempt(END, self._end)
 
     def send_files(self) -> None:
-        """Send the files of the checks whose numbers have arrived."""
-        if not self._has_files and self._has_numbers:
+        """Send the files of the checks whose numbers have arrived, and have them shown."""
+        if not self._has_numbers:
+            return
+        if not self._has_files:
             self._attempt(FILES, self._files)
+        if self._has_files and self._views_are_due:
+            self._attempt(VIEWS, self._views)
 
     def conclude(self, lines: int) -> None:
         """Note that so many lines were tried; when all have arrived, the file is not needed more.
@@ -119,6 +134,7 @@ class Delivery:
                 send()
         except Exception as error:  # noqa: BLE001 - told by who reads the note
             trouble = server.said(error)
+            self._answered_at = -math.inf
         self._trouble = self._trouble or trouble
         self._note(doing="", trouble=self._trouble or self.progress.trouble)
 
@@ -127,11 +143,15 @@ class Delivery:
         if self.progress.tags is None and self.content.run_id is None:
             self._note(tags=destination.tags_of(self.content.target))
         self._note(tracking_uri=server.without_password(uri))
+        if time.monotonic() < self._answered_at + _TRUSTED_SECONDS:
+            return ""
         trouble = server.trouble(uri)
         if not trouble and self._client is None:
             from mlflow import MlflowClient
 
             self._client = MlflowClient(uri)
+        if not trouble:
+            self._answered_at = time.monotonic()
         return trouble
 
     def _numbers(self) -> None:
@@ -151,7 +171,12 @@ class Delivery:
         self.progress = self._log.place_files(self.content, self.progress)
         self._note()
         self.progress = self._log.write_files(self.content, self.progress)
-        self._log.prepare_views(self.content, self.progress)
+
+    def _views(self) -> None:
+        self._shown_at = self.progress.files  # not tried again: what counts has arrived
+        if self._log is None:
+            self._log = self._log_of(self.progress)
+        self.progress = self._log.prepare_views(self.content, self.progress)
 
     def _end(self) -> None:
         if self.progress.own:

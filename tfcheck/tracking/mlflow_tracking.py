@@ -19,7 +19,9 @@ from tfcheck.tracking.server import without_password
 from tfcheck.tracking.spool import Entry
 
 CLOSE_SECONDS = 10.0
-_LEAVING_SECONDS = 2.0  # what an interrupted training waits for at most
+LEAVING_SECONDS = 2.0
+"""So long does an interrupted training wait at most."""
+
 _POLL_SECONDS = 0.01
 
 _logger = logging.getLogger("tfcheck.tracking")
@@ -112,7 +114,6 @@ class MlflowTracking:
             reports: every report of this training so far, oldest first.
         """
         self._guarded(lambda: self._add(reports[self._logged :]))
-        self._logged = len(reports)
 
     def close(self, status: str = "FINISHED", timeout: float | None = None) -> None:
         """Have the run ended if it is our own, and wait until everything has arrived.
@@ -121,7 +122,8 @@ class MlflowTracking:
 
         Args:
             status: MLflow's word for how training ended: `"FINISHED"`, `"FAILED"` or `"KILLED"`.
-            timeout: how many seconds to wait. Defaults to `close_timeout`.
+            timeout: how many seconds to wait. Defaults to `close_timeout`, and to at most two for
+                a training that was interrupted.
         """
         training, self._open = self._open, None
         if training is None:
@@ -129,6 +131,8 @@ class MlflowTracking:
         training.abandoned.detach()
         _TRAININGS.discard(training)
         seconds = self._close_timeout if timeout is None else timeout
+        if status == "KILLED":
+            seconds = min(seconds, LEAVING_SECONDS)
 
         def finish() -> None:
             training.follow()
@@ -158,6 +162,7 @@ class MlflowTracking:
         for report in reports:
             spool.add(training.path, Entry(report, now))
             training.lines += 1
+            self._logged += 1
         training.follow()
         training.tell()
         trouble = progress.load(training.path).trouble
@@ -278,7 +283,7 @@ def _leave() -> None:
     """End what is open when Python ends, and let the process that sends finish by itself."""
     for training in list(_TRAININGS):
         training.abandoned.detach()
-        training.abandon(_LEAVING_SECONDS)
+        training.abandon(LEAVING_SECONDS)
     _COURIER.let_go()
 
 

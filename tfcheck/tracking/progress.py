@@ -28,6 +28,7 @@ class Progress:
         errors: so many checks of earlier trainings in the run could not be made.
         resumed: whether there were checks of an earlier training in the run.
         folders: the folder of each check's report.
+        shown: the step that the experiment's views show; None before they are there.
         ended: whether the run has been ended, or is not ours to end.
         seen: so many lines of the file were there when it was last tried to send all of it.
         doing: what is being sent, as a clause; `""` in between.
@@ -46,6 +47,7 @@ class Progress:
     errors: int = 0
     resumed: bool = False
     folders: tuple[str, ...] = ()
+    shown: int | None = None
     ended: bool = False
     seen: int = 0
     doing: str = ""

@@ -43,7 +43,6 @@ class RunLog:
         self._client = client
         self._taken: set[str] = set()
         self._earlier: tuple[GradientReport, ...] | None = None
-        self._views_step: int | None = None
 
     def write_numbers(self, content: Content, progress: Progress) -> Progress:
         """Log metrics, params and tags of the checks that have none in MLflow yet.
@@ -91,16 +90,17 @@ class RunLog:
             self._client.log_artifacts(self.run_id, place)
         return replace(progress, files=len(content.entries))
 
-    def prepare_views(self, content: Content, progress: Progress) -> None:
-        """Install the experiment's saved views, and let them show the latest check."""
-        step = history.step_of(self._reports(content, progress)[-1])
-        experiment = self._experiment_id
-        if self._views_step is not None and (not content.ended or self._views_step == step):
-            return
+    def prepare_views(self, content: Content, progress: Progress) -> Progress:
+        """Install the experiment's saved views, and let them show the latest check.
+
+        Raises:
+            Exception: MLflow's.
+        """
+        step, experiment = self._reports(content, progress)[-1].step, self._experiment_id
         before = self._client.get_experiment(experiment).tags
-        for name, value in views.experiment_tags(experiment, before, step).items():
+        for name, value in views.experiment_tags(experiment, before, step or 0).items():
             self._client.set_experiment_tag(experiment, name, value)
-        self._views_step = step
+        return replace(progress, shown=step)
 
     @functools.cached_property
     def _experiment_id(self) -> str:

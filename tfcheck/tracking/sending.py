@@ -89,7 +89,7 @@ def _log_now(
     now = log.write_numbers(content, now)
     try:
         now = log.write_files(content, log.place_files(content, now))
-        log.prepare_views(content, now)
+        now = log.prepare_views(content, now)
     except Exception as error:  # noqa: BLE001 - the numbers are there
         _logger.warning("Pictures and tables are missing in MLflow, which %s.", server.said(error))
     if now.own:
@@ -135,9 +135,11 @@ def resend(path: str | Path, run_id: str | None = None, tracking_uri: str | None
                     f"path={str(path)!r}, which another is sending. Try again later."
                 ) from error
         except ReportError:
+            # Perhaps it has been sent by the process that had it.
+            sent_to = progress.load(path).run_id or sent_to
             if sent_to is None or path.exists():
                 raise
-            return sent_to  # by the process that had it
+            return sent_to
         sent_to = progress.load(path).run_id or sent_to
         time.sleep(_POLL_SECONDS)
     try:

@@ -118,8 +118,8 @@ def move(path: Path, run_id: str) -> None:
 
 
 def end(path: Path, status: str) -> None:
-    """Note how training ended, on a line of its own even where a crash cut off the last one."""
-    _append(path, {"ended": status}, before="\n")
+    """Note how training ended."""
+    _append(path, {"ended": status})
 
 
 def read(path: str | Path) -> Content:
@@ -151,9 +151,12 @@ def _is_whole(line: str) -> bool:
     return line.startswith("{") and line.endswith("}")
 
 
-def _append(path: Path, line: Mapping[str, Any], before: str = "") -> Path:
-    """Written in one piece and on the disk when this returns, whatever happens next."""
-    content = f"{before}{json.dumps(line, allow_nan=False)}\n".encode()
+def _append(path: Path, line: Mapping[str, Any]) -> Path:
+    """On the disk when this returns, whatever happens next.
+
+    It begins a line of its own even where a crash or a full disk cut off the one before.
+    """
+    content = f"\n{json.dumps(line, allow_nan=False)}\n".encode()
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     try:
         while content:
