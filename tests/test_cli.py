@@ -205,7 +205,7 @@ def test_the_exit_code_is_the_verdict() -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("Warning: The report is not logged to MLflow, but the verdict stands.")
-    assert "'http://127.0.0.1:9', which does not answer" in line
+    assert "'http://127.0.0.1:9', which refused the connection" in line
 
 
 def test_undecided_model() -> None:
