@@ -86,10 +86,11 @@ def _log_now(
     content = replace(content, target=target)
     now = destination.settled(client, content, Progress(tags=destination.tags_of(target)))
     log = RunLog(client, str(now.run_id), target.name)
-    now = log.write_numbers(content, now)
+    now = replace(now, **log.write_numbers(content, now))
     try:
-        now = log.write_files(content, log.place_files(content, now))
-        now = log.prepare_views(content, now)
+        now = replace(now, **log.place_files(content, now))
+        log.write_files(content, now)
+        log.prepare_views(content, now)
     except Exception as error:  # noqa: BLE001 - the numbers are there
         _logger.warning("Pictures and tables are missing in MLflow, which %s.", server.said(error))
     if now.own:
