@@ -37,6 +37,7 @@ from tfcheck.tracking import (
     sending,
     server,
     spool,
+    tables,
     views,
 )
 from tfcheck.tracking.delivery import Delivery, deliver
@@ -297,7 +298,7 @@ def test_declared_mismatch_is_no_failure() -> None:
     layers = (*report.layers, LayerReport("vq", 0.8, Verdict.PASS, (declared,)))
     report = replace(report, layers=layers)
     assert schema.metrics(report)["gradcheck/worst_score"] == 2e-8
-    cells = {row[0]: row[1] for row in schema.verdicts_table([report])["data"]}
+    cells = {row[0]: row[1] for row in tables.verdicts_table([report])["data"]}
     assert cells["vq/codes"] == "➖ declared mismatch (0.1 digits)"
 
 
