@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from tfcheck.tracking import (
     TrackingError,
     description,
     log_report,
+    new_database,
     progress,
     resend,
     schema,
@@ -626,6 +628,25 @@ def test_local_stores_are_asked_first(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert server.trouble(uri) == "cannot be written"
     assert server.trouble(str(tmp_path / "mlruns")) == "cannot be written"
+
+
+def test_a_new_database_is_whole_when_it_is_seen(tmp_path: Path) -> None:
+    """Another process finds no database or a whole one; one that it is making is left to it."""
+    path = tmp_path / "new.db"
+    uri = f"sqlite:///{path.as_posix()}"
+    making = threading.Thread(target=new_database.prepare, args=(uri,))
+    making.start()
+    while not path.exists() and making.is_alive():
+        time.sleep(0.001)
+    assert new_database._is_whole(path)
+    making.join()
+    assert new_database.prepare(uri) == ""
+    assert [file.name for file in tmp_path.iterdir()] == ["new.db"]
+
+    path.write_bytes(b"")
+    assert new_database.prepare(uri) == "is being made by another process"
+    os.utime(path, (0, 0))  # whoever began it gave up long ago
+    assert new_database.prepare(uri) == ""
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tfcheck.tracking import destination, progress, server, spool
+from tfcheck.tracking import destination, new_database, progress, server, spool
 from tfcheck.tracking.locked import Lock
 from tfcheck.tracking.progress import Progress
 from tfcheck.tracking.run_log import RunLog
@@ -145,7 +145,7 @@ class Delivery:
         self._note(tracking_uri=server.without_password(uri))
         if time.monotonic() < self._answered_at + _TRUSTED_SECONDS:
             return ""
-        trouble = server.trouble(uri)
+        trouble = server.trouble(uri) or new_database.prepare(uri)
         if not trouble and self._client is None:
             from mlflow import MlflowClient
 
