@@ -13,6 +13,7 @@ from tfcheck.batch import Batch, first_batch
 from tfcheck.callbacks.checkpoints import Checkpoints, Moment, TrainingState
 from tfcheck.callbacks.error_report import error_report
 from tfcheck.callbacks.fingerprint import fingerprint
+from tfcheck.callbacks.missed import tell_what_cannot_come, tell_what_never_came
 from tfcheck.callbacks.naming import FIRST, about, require_name, require_seconds
 from tfcheck.callbacks.step_count import StepCount
 from tfcheck.callbacks.telling import GradientCheckWarning, finding, warn
@@ -21,7 +22,6 @@ from tfcheck.errors import GradientCheckFailed, ModelError
 from tfcheck.options import make_settings, require_choice, require_verbose
 from tfcheck.preconditions import require_backend
 from tfcheck.progress import progress_line
-from tfcheck.rendering.words import plural
 from tfcheck.report import GradientReport
 from tfcheck.steps import LossFunction
 from tfcheck.verdict import PRECISION, Thresholds, Verdict
@@ -170,7 +170,8 @@ class GradientCheck(keras.callbacks.Callback):
         self._count = StepCount(self.model, self._count.batches if again else 0)
         self._step = self._count.steps()
         self._await_step()
-        self._tell_what_cannot_come()
+        self._last_epoch = (self.params or {}).get("epochs") or math.inf
+        tell_what_cannot_come(self.checkpoints, self._last_epoch)
         if self.tracking == "mlflow":
             from tfcheck.tracking import MlflowTracking
 
@@ -225,37 +226,15 @@ class GradientCheck(keras.callbacks.Callback):
         if self.checkpoints.end:
             self._check_once("end")
         if not self._stopped:
-            self._tell_what_never_came()
+            tell_what_never_came(
+                self.checkpoints,
+                self._epoch,
+                self._count.steps,
+                last_epoch=self._last_epoch,
+                when_was_true=self._when_was_true,
+            )
         if self._logger is not None:
             self._logger.close()
-
-    def _tell_what_cannot_come(self) -> None:
-        self._last_epoch = (self.params or {}).get("epochs") or math.inf
-        if self.checkpoints.none:
-            warn(
-                "No gradient will be checked: no moment is chosen. Choose one with start=True, "
-                "epochs, steps, end or when."
-            )
-        elif self._last_epoch < math.inf and (beyond := self.checkpoints.beyond(self._last_epoch)):
-            warn(
-                f"No gradient will be checked after {beyond}: training ends with epoch "
-                f"{self._last_epoch}. Choose earlier ones, or end=True."
-            )
-
-    def _tell_what_never_came(self) -> None:
-        step = self._count.steps() if self.checkpoints.steps else 0
-        missed = self.checkpoints.missed(self._epoch, step, self._last_epoch)
-        if missed:
-            length = f"{plural(self._epoch, 'epoch')} and {plural(self._count.steps(), 'step')}"
-            warn(
-                f"No gradient was checked after {missed}: training ended after {length}. Choose "
-                "earlier ones, or end=True."
-            )
-        if self.checkpoints.when is not None and not self._when_was_true:
-            warn(
-                "No gradient was checked because of when: it never was true. Look at what it makes "
-                "of `state`."
-            )
 
     def _state(self, logs: dict[str, Any] | None, at_epoch_end: bool) -> TrainingState:
         return TrainingState(self._count.steps(), self._epoch, dict(logs or {}), at_epoch_end)

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -31,12 +32,14 @@ from tfcheck.tracking import (
     TrackingError,
     description,
     log_report,
+    new_database,
     progress,
     resend,
     schema,
     sending,
     server,
     spool,
+    tables,
     views,
 )
 from tfcheck.tracking.delivery import Delivery, deliver
@@ -297,7 +300,7 @@ def test_declared_mismatch_is_no_failure() -> None:
     layers = (*report.layers, LayerReport("vq", 0.8, Verdict.PASS, (declared,)))
     report = replace(report, layers=layers)
     assert schema.metrics(report)["gradcheck/worst_score"] == 2e-8
-    cells = {row[0]: row[1] for row in schema.verdicts_table([report])["data"]}
+    cells = {row[0]: row[1] for row in tables.verdicts_table([report])["data"]}
     assert cells["vq/codes"] == "➖ declared mismatch (0.1 digits)"
 
 
@@ -625,6 +628,25 @@ def test_local_stores_are_asked_first(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert server.trouble(uri) == "cannot be written"
     assert server.trouble(str(tmp_path / "mlruns")) == "cannot be written"
+
+
+def test_a_new_database_is_whole_when_it_is_seen(tmp_path: Path) -> None:
+    """Another process finds no database or a whole one; one that it is making is left to it."""
+    path = tmp_path / "new.db"
+    uri = f"sqlite:///{path.as_posix()}"
+    making = threading.Thread(target=new_database.prepare, args=(uri,))
+    making.start()
+    while not path.exists() and making.is_alive():
+        time.sleep(0.001)
+    assert new_database._is_whole(path)
+    making.join()
+    assert new_database.prepare(uri) == ""
+    assert [file.name for file in tmp_path.iterdir()] == ["new.db"]
+
+    path.write_bytes(b"")
+    assert new_database.prepare(uri) == "is being made by another process"
+    os.utime(path, (0, 0))  # whoever began it gave up long ago
+    assert new_database.prepare(uri) == ""
 
 
 @pytest.mark.parametrize(

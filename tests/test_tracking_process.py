@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary, Settings, VariableReport
 from tfcheck.scripts.cli import main
 from tfcheck.tracking import MlflowTracking
+from tfcheck.tracking.courier import Courier
 from tfcheck.verdict import Verdict
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -32,6 +33,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 from tfcheck.report import GradientReport
 from tfcheck.tracking import MlflowTracking
+from tfcheck.tracking.courier import Courier
 report = GradientReport.load("report.json")
 tracking = MlflowTracking()
 tracking.start(report.settings, "net")
@@ -166,6 +168,17 @@ def test_numbers_arrive_where_pictures_cannot(
     assert sum(path.endswith("report.json") for path in fake.artifacts) == 4
     assert fake.steps() == [0, 10, 20, 30]
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_numbers_do_not_wait_for_pictures(fake: FakeMlflow) -> None:
+    """While an artifact store keeps silent, the numbers of later checks arrive."""
+    fake.fault = lambda path: silent(path) if path.startswith(ARTIFACTS) else None
+    tracking, _ = trained((0,), sender=Courier())
+    assert fake.wait_for(lambda: any("artifacts" in request for request in fake.requests))
+    tracking.log([report_at(0), report_at(10)])
+    assert fake.wait_for(lambda: fake.steps() == [0, 10], 5)
+    tracking.close(timeout=0)
+    assert fake.wait_for(lambda: [r["status"] for r in fake.runs.values()] == ["FINISHED"], 5)
 
 
 def silent(path: str) -> int | None:

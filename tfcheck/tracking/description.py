@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from tfcheck.report import GradientReport
-from tfcheck.tracking import history, schema
+from tfcheck.tracking import history, schema, tables
 from tfcheck.tracking.views import dashboard_link, run_link
 from tfcheck.verdict import Verdict, digits
 
@@ -113,7 +113,7 @@ def _table(found: Sequence[history.VariableHistory]) -> str:
     rows = [
         [
             _code(item.label),
-            schema.verdict_text(item),
+            tables.verdict_text(item),
             f"{item.worst.score:.1e}" if math.isfinite(item.worst.score) else "unknown",
             str(item.worst_step),
             _line(item.worst.note),

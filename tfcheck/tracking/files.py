@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfcheck.report import GradientReport
-from tfcheck.tracking import history, schema
+from tfcheck.tracking import history, tables
 from tfcheck.tracking.spool import Entry
 
 _THUMBNAIL = (256, 256)
@@ -63,8 +63,8 @@ def make(
 
     own = place / section
     own.mkdir()
-    _write_json(own / "verdicts.json", schema.verdicts_table(reports))
-    _write_json(own / "scores.json", schema.scores_table(reports))
+    _write_json(own / "verdicts.json", tables.verdicts_table(reports))
+    _write_json(own / "scores.json", tables.scores_table(reports))
     (own / "report.html").write_text(report_page(reports), encoding="utf-8")
     for number, (entry, folder) in enumerate(zip(fresh, folders, strict=True), start=1):
         (own / folder).mkdir()

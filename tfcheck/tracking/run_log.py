@@ -44,15 +44,19 @@ class RunLog:
         self._taken: set[str] = set()
         self._earlier: tuple[GradientReport, ...] | None = None
 
-    def write_numbers(self, content: Content, progress: Progress) -> Progress:
+    def write_numbers(self, content: Content, progress: Progress) -> dict[str, Any]:
         """Log metrics, params and tags of the checks that have none in MLflow yet.
+
+        Returns:
+            What has changed in the progress.
 
         Raises:
             Exception: MLflow's.
         """
         run = self._client.get_run(self.run_id)
         self._experiment_id = str(run.info.experiment_id)
-        progress = self._placed(run, content, progress)
+        placed = self._placed(run, content, progress)
+        progress = replace(progress, **placed)
         params = dict(content.target.params)
         tags: dict[str, str] = {}
         fresh = content.entries[progress.numbers :]
@@ -60,10 +64,13 @@ class RunLog:
             params |= schema.params(fresh[-1].report.settings)
             tags = self._tags(run, self._reports(content, progress), progress)
         self._log_batch(run, self._metrics(fresh, progress), params, tags)
-        return replace(progress, numbers=len(content.entries))
+        return {**placed, "numbers": len(content.entries)}
 
-    def place_files(self, content: Content, progress: Progress) -> Progress:
+    def place_files(self, content: Content, progress: Progress) -> dict[str, Any]:
         """Choose a folder for each check, beside those of earlier trainings.
+
+        Returns:
+            What has changed in the progress.
 
         Raises:
             Exception: MLflow's.
@@ -75,10 +82,13 @@ class RunLog:
         for entry in content.entries[len(folders) :]:
             step = history.step_of(_shown(entry.report, progress))
             folders.append(files.folder_of(step, {*folders, *self._taken}))
-        return replace(progress, folders=tuple(folders))
+        return {"folders": tuple(folders)}
 
-    def write_files(self, content: Content, progress: Progress) -> Progress:
+    def write_files(self, content: Content, progress: Progress) -> dict[str, Any]:
         """Log tables, page, pictures and reports of the checks that have none in MLflow yet.
+
+        Returns:
+            What has changed in the progress.
 
         Raises:
             Exception: MLflow's.
@@ -88,10 +98,13 @@ class RunLog:
         with tempfile.TemporaryDirectory(prefix="tfcheck-") as place:
             files.make(Path(place), self.section, reports, fresh, folders)
             self._client.log_artifacts(self.run_id, place)
-        return replace(progress, files=len(content.entries))
+        return {"files": len(content.entries)}
 
-    def prepare_views(self, content: Content, progress: Progress) -> Progress:
+    def prepare_views(self, content: Content, progress: Progress) -> dict[str, Any]:
         """Install the experiment's saved views, and let them show the latest check.
+
+        Returns:
+            What has changed in the progress.
 
         Raises:
             Exception: MLflow's.
@@ -100,16 +113,16 @@ class RunLog:
         before = self._client.get_experiment(experiment).tags
         for name, value in views.experiment_tags(experiment, before, step or 0).items():
             self._client.set_experiment_tag(experiment, name, value)
-        return replace(progress, shown=step)
+        return {"shown": step}
 
     @functools.cached_property
     def _experiment_id(self) -> str:
         return str(self._client.get_run(self.run_id).info.experiment_id)
 
-    def _placed(self, run: Any, content: Content, progress: Progress) -> Progress:
+    def _placed(self, run: Any, content: Content, progress: Progress) -> dict[str, Any]:
         """Find out, once, after which steps of an earlier training this one goes on."""
         if progress.shift is not None or not content.entries:
-            return progress
+            return {}
         key = f"{self.section}/errors"  # every check has it
         logged = (
             self._client.get_metric_history(self.run_id, key) if key in run.data.metrics else ()
@@ -117,12 +130,11 @@ class RunLog:
         earlier = [metric for metric in logged if metric.timestamp < content.target.made_at]
         last = max((metric.step for metric in earlier), default=0)
         first = history.step_of(content.entries[0].report)
-        return replace(
-            progress,
-            shift=max(0, last - first),
-            errors=int(sum(metric.value for metric in earlier)),
-            resumed=bool(earlier),
-        )
+        return {
+            "shift": max(0, last - first),
+            "errors": int(sum(metric.value for metric in earlier)),
+            "resumed": bool(earlier),
+        }
 
     def _reports(self, content: Content, progress: Progress) -> tuple[GradientReport, ...]:
         """All checks of the run as far as they are known, at the steps they are logged at."""

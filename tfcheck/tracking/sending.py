@@ -13,7 +13,15 @@ import psutil
 
 from tfcheck.errors import ReportError, TfcheckError
 from tfcheck.report import GradientReport
-from tfcheck.tracking import destination, progress, schema, server, spool, surroundings
+from tfcheck.tracking import (
+    destination,
+    new_database,
+    progress,
+    schema,
+    server,
+    spool,
+    surroundings,
+)
 from tfcheck.tracking.delivery import Delivery
 from tfcheck.tracking.progress import Progress
 from tfcheck.tracking.run_log import RunLog
@@ -55,7 +63,7 @@ def log_report(
     import mlflow
 
     uri = str(mlflow.get_tracking_uri())
-    trouble = server.trouble(uri)
+    trouble = _trouble(uri)
     if trouble:
         raise TrackingError(
             "MLflow must be there to log a report. Received: "
@@ -69,6 +77,13 @@ def log_report(
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise TrackingError(f"MLflow did not take the report. {text[:300]}") from error
+
+
+def _trouble(uri: str) -> str:
+    try:
+        return server.trouble(uri) or new_database.prepare(uri)
+    except Exception as error:  # noqa: BLE001 - told by the caller
+        return server.said(error)
 
 
 def _log_now(
@@ -86,10 +101,11 @@ def _log_now(
     content = replace(content, target=target)
     now = destination.settled(client, content, Progress(tags=destination.tags_of(target)))
     log = RunLog(client, str(now.run_id), target.name)
-    now = log.write_numbers(content, now)
+    now = replace(now, **log.write_numbers(content, now))
     try:
-        now = log.write_files(content, log.place_files(content, now))
-        now = log.prepare_views(content, now)
+        now = replace(now, **log.place_files(content, now))
+        log.write_files(content, now)
+        log.prepare_views(content, now)
     except Exception as error:  # noqa: BLE001 - the numbers are there
         _logger.warning("Pictures and tables are missing in MLflow, which %s.", server.said(error))
     if now.own:

@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,7 +38,7 @@ _KEPT_SECONDS = 2.0  # so long is a note of what arrived kept for who waits for 
 
 
 class Worker:
-    """Sends what trainings append to their files, numbers of all before pictures of any.
+    """Sends what trainings append to their files, and lets no number wait for a picture.
 
     Args:
         lines: what the training's process says.
@@ -53,6 +54,9 @@ class Worker:
         self._tries: Counter[Path] = Counter()
         self._give_up: dict[Path, float] = {}
         self._arrived: list[tuple[float, Path]] = []
+        # Files have a store of their own, which may be away: numbers do not wait for it.
+        self._filer = ThreadPoolExecutor(1)
+        self._filing: dict[Path, Future[None]] = {}
         self._alone = False
         self._busy_at = time.monotonic()
         threading.Thread(target=self._hear, args=(lines,), daemon=True).start()
@@ -63,8 +67,11 @@ class Worker:
             self._listen(_TICK)
             for path in [path for path in self._told if path not in self._deliveries]:
                 self._open(path)
-            due = [delivery for path, delivery in self._deliveries.items() if self._is_due(path)]
-            self._send(due)
+            for path in [path for path in self._deliveries if self._is_due(path)]:
+                self._send(path)
+            for path in [path for path, job in self._filing.items() if job.done()]:
+                del self._filing[path]
+                self._settle(path)
             self._forget_arrived()
         self._forget_arrived(at_once=True)
 
@@ -93,6 +100,8 @@ class Worker:
     def _take(self, line: str | None) -> None:
         if line is None:
             self._be_alone()
+            return
+        if not line:  # files have been sent
             return
         message: dict[str, Any] = json.loads(line)
         for name, value in message.get("environment", {}).items():
@@ -129,20 +138,23 @@ class Worker:
             spool.end(path, "KILLED")
 
     def _is_due(self, path: Path) -> bool:
-        return path in self._told or time.monotonic() >= self._next_try.get(path, 0.0)
+        return path in self._told or time.monotonic() >= self._next_try[path]
 
-    def _send(self, deliveries: list[Delivery]) -> None:
-        self._told -= {delivery.path for delivery in deliveries}
-        lines = {}
-        for delivery in deliveries:
-            if self._prepared(delivery):
-                delivery.send_numbers()
-                lines[delivery.path] = delivery.content.lines
-        for delivery in deliveries:
-            if delivery.path in lines and self._prepared(delivery):
-                delivery.send_files()
-                delivery.conclude(lines[delivery.path])
-                self._settle(delivery)
+    def _send(self, path: Path) -> None:
+        """Send numbers, and have files sent after them."""
+        self._told.discard(path)
+        self._next_try[path] = math.inf  # until it is settled
+        delivery = self._deliveries[path]
+        if not self._prepared(delivery):
+            return
+        try:
+            delivery.send_numbers()
+        except ReportError:  # another process has sent it all
+            self._drop(path)
+            return
+        if path not in self._filing:
+            self._filing[path] = job = self._filer.submit(delivery.send_files)
+            job.add_done_callback(lambda _: self._inbox.put(""))
 
     def _prepared(self, delivery: Delivery) -> bool:
         """Go where the training is: what is relative in its settings is relative to that."""
@@ -153,21 +165,25 @@ class Worker:
             os.chdir(delivery.content.target.folder)
         return True
 
-    def _settle(self, delivery: Delivery) -> None:
-        """Decide when to look at a file again, if ever."""
-        now, path = time.monotonic(), delivery.path
+    def _settle(self, path: Path) -> None:
+        """Note how far a file has come, and decide when to look at it again, if ever."""
+        if path not in self._deliveries:
+            return
+        delivery, now = self._deliveries[path], time.monotonic()
+        delivery.conclude(delivery.content.lines)
         self._busy_at = now
-        if delivery.arrived:
-            self._tries.pop(path, None)
-            self._next_try[path] = math.inf
-        else:
-            self._tries[path] += 1
-            pause = min(RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._tries[path], 9))
-            self._next_try[path] = now + pause
         if delivery.progress.done:
             self._arrived.append((now, path))
             self._drop(path)
-        elif delivery.content.ended:
+        elif delivery.arrived:
+            self._tries.pop(path, None)
+        elif delivery.progress.trouble:
+            self._tries[path] += 1
+            pause = min(RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._tries[path], 9))
+            self._next_try[path] = now + pause
+        else:
+            self._next_try[path] = now  # numbers arrived while files were sent
+        if path in self._deliveries and delivery.content.ended:
             limit = self._give_up.setdefault(path, now + LAST_SECONDS)
             if now > limit:
                 self._drop(path)
