@@ -520,7 +520,7 @@ class Checker:
                 *examination.notes,
                 *untouched_notes(self.model, objective),
                 *compiled.notes,
-                *notes_on_eager(self.model, eager, examination),
+                *notes_on_eager(eager, examination),
                 *stages.notes,
             ),
             evaluations=examination.evaluations,

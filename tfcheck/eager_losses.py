@@ -8,7 +8,6 @@ not what is trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tfcheck.batch import Batch
 from tfcheck.eager import listen_eagerly, value_of
@@ -39,21 +38,18 @@ def eager_losses(step: Step, examination: Examination, batch: Batch) -> tuple[fl
     return found
 
 
-def notes_on_eager(model: Any, found: Sequence[float], examination: Examination) -> tuple[str, ...]:
+def notes_on_eager(found: Sequence[float], examination: Examination) -> tuple[str, ...]:
     """Say which losses differ between the graph and the eager run by more than rounding.
 
     Args:
-        model: the model; its `run_eagerly` tells which of the two `fit` runs.
         found: the losses of the eager run.
         examination: the examination of the graph.
     """
     base = examination.base
-    graph, eagerly = ", as fit runs it,", ""
-    if getattr(model, "run_eagerly", False):
-        graph, eagerly = "", ", as fit runs it"
     return tuple(
-        f"The loss is {base.losses_as_trained[loss] / base.scales[loss]:.6g} in a graph{graph} and "
-        f"{found[loss] / base.scales[loss]:.6g} eagerly{eagerly}: what was checked is the graph. "
+        f"The loss is {base.losses_as_trained[loss] / base.scales[loss]:.6g} in a graph, as fit "
+        f"runs it, and {found[loss] / base.scales[loss]:.6g} eagerly: what was checked is the "
+        "graph. "
         "A known cause is a raw tf.sigmoid or tf.nn.softmax at the model's end, whose logits Keras "
         "finds only in a graph; end the model in logits, with from_logits=True in the loss."
         for loss in _differing(found, examination)
