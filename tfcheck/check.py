@@ -49,6 +49,7 @@ from tfcheck.steps import (
     plain_call,
     repeated_call,
 )
+from tfcheck.suspects import Suspects
 from tfcheck.tracing import build_layer, trace
 from tfcheck.training_precision import with_precision
 from tfcheck.unchanged import unchanged
@@ -240,45 +241,41 @@ class Checker:
         self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
         self._eager_is_known = False
 
-    def _key(self, batch: Batch, *, layers: bool) -> Any:
+    def _key(self, batch: Batch) -> Any:
         return (
             batch.signature(),
-            layers,
             id(getattr(self.model, "optimizer", None)),
             tuple(variable.trainable for variable in self.model.variables),
         )
 
-    def objective(self, batch: Batch, *, layers: bool = False) -> Objective:
+    def objective(self, batch: Batch) -> Objective:
         """The step for batches of this kind: traced and promoted once, or else run eagerly.
 
         Args:
             batch: a batch of the kind.
-            layers: whether layers are listened to, as the search for a culprit needs.
         """
-        key = self._key(batch, layers=layers)
+        key = self._key(batch)
         if self._step.eager and key not in self._objectives:
-            return self._eagerly(batch, None, keep=not layers)
+            return self._eagerly(batch, None)
         if key not in self._objectives:
             try:
-                traced = trace(self._step, batch, layers=layers)
-                self._objectives[key] = Objective(traced, once=self._once or layers)
+                self._objectives[key] = Objective(trace(self._step, batch), once=self._once)
             except ModelError:
                 raise
             except NoTapeError as error:
                 if error.idle:
                     raise
-                return self._eagerly(batch, error, keep=not layers)
+                return self._eagerly(batch, error)
             except Exception as error:  # noqa: BLE001 - the other way may do
-                return self._eagerly(batch, error, keep=not layers)
+                return self._eagerly(batch, error)
         return self._objectives[key]
 
-    def _eagerly(self, batch: Batch, why: Exception | None, *, keep: bool = True) -> Objective:
+    def _eagerly(self, batch: Batch, why: Exception | None) -> Objective:
         """The step to be run eagerly; the error that was the reason if that is not possible.
 
         Args:
             batch: the debug batch.
             why: why no graph stands for it; None where it is meant to run so.
-            keep: whether it takes the traced step's place from now on. Defaults to True.
         """
         try:
             objective = EagerObjective(self._step, batch, why)
@@ -286,8 +283,7 @@ class Checker:
             raise
         except TfcheckError as error:
             raise (why if isinstance(why, TfcheckError) else error) from why
-        if keep:
-            self._objectives[self._key(batch, layers=False)] = objective
+        self._objectives[self._key(batch)] = objective
         return objective
 
     def _at(self, batch: Batch, undo: ExitStack) -> tuple[Objective, Base]:
@@ -316,7 +312,7 @@ class Checker:
 
     def _culprits(
         self,
-        objective: Objective,
+        examination: Examination,
         batch: Batch,
         findings: Sequence[Finding],
         declared: Declared,
@@ -331,8 +327,7 @@ class Checker:
         if self._verdicts_only or not failed:
             return Culprits()
         progress("looking for the culprit", 0, 0)
-        if not isinstance(objective, EagerObjective):
-            objective = self.objective(batch, layers=True)
+        objective = examination.objective
         if isinstance(objective, EagerObjective):
             return culprits_among(
                 objective.calls_of_layers(batch),
@@ -342,14 +337,13 @@ class Checker:
                 step=self._step,
                 progress=progress,
             )
+        owner = self.model.path or self.model.name
+        outside = "train_step" if self._step.own else "loss"
         return find_culprits(
-            objective,
-            batch,
+            Suspects(examination, batch, failed),
             failed,
-            self._measuring,
             declared=declared.layers,
-            own_step=self._step.own,
-            progress=progress,
+            outside=owner if self._step.source == "layer" else outside,
         )
 
     def _objections(
@@ -391,7 +385,7 @@ class Checker:
 
     def _compiled_step(self, batch: Batch) -> tuple[Objective, list[str]]:
         """The compiled loss in parts, made once, and what each part is."""
-        key = self._key(batch, layers=False)
+        key = self._key(batch)
         if key not in self._compiled:
             compiled = CompiledStep(self.model)
             if self._step.eager:
@@ -481,7 +475,7 @@ class Checker:
         )
         found = stages.run(
             "the search for the culprit",
-            lambda: self._culprits(objective, batch, findings, declared, progress),
+            lambda: self._culprits(examination, batch, findings, declared, progress),
             Culprits(),
         )
         progress("following the gradients to the optimizer", 0, 0)

@@ -65,7 +65,6 @@ class EagerObjective(Objective):
         self.evaluations = 0
         self.around = Around(self)
         self.islands = self.random_ops = ()
-        self.layer_calls = ()
         self.notes = (_how_it_was_run(why, self.precision),)
         recording = self._listen(batch)
         require_tape(recording, step)
@@ -227,6 +226,9 @@ class EagerObjective(Objective):
     def holds_back(self, loss: int) -> bool:  # noqa: ARG002 - the same for all
         """No loss: a run assigns what it assigns."""
         return False
+
+    def units_at(self, base: Base, loss: int) -> None:
+        """None: nothing is known of what it consists of."""
 
     def part_of(self, loss: int) -> None:
         """None: there is no graph."""

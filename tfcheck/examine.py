@@ -5,34 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfcheck.dependence import depends, only_jumps
-from tfcheck.differences import FIRST_STEP, Along, measure_noise
-from tfcheck.directions import generator, scale_of
+from tfcheck.differences import Along, measure_noise
+from tfcheck.directions import generator, norm, scale_of
 from tfcheck.errors import ParityError, TfcheckError, some
-from tfcheck.joint import JOINT_FROM, Joined, Member, measure_group, measure_jointly
 from tfcheck.judge import (
     Judgement,
-    doubtful,
     judge_measurement,
     judge_missing,
-    judge_second_look,
-    kink_share,
     settled,
 )
+from tfcheck.local_examination import LocalExamination
 from tfcheck.localise import suspicious_entries
-from tfcheck.measure import Measurement, measure_directions, measure_more
+from tfcheck.locally import Locally
+from tfcheck.measure import Measurement, glance, measure_directions
 from tfcheck.memory import bytes_of
 from tfcheck.objective import Objective
 from tfcheck.pattern import pattern_of
 from tfcheck.point import NUDGE, Base, Parameter
 from tfcheck.progress import Progress
 from tfcheck.report import Coordinate, Settings, VariableReport
+from tfcheck.second_look import Look, look_again
 from tfcheck.sweep import measure_coordinate, measure_every_coordinate
 from tfcheck.target import TAPE_ULPS, Arithmetic, Line, Target
 from tfcheck.verdict import Verdict
@@ -69,8 +67,8 @@ _GONE = 1e-10
 _MOST_LOOKED_INTO, _MOST_OF_MANY = 12, 2
 """How many wrong variables are looked into closely, and how many where there are many in all."""
 
-_BUDGET = 1000
-"""Evaluations for variables that a joint measurement left open; the rest stays inconclusive."""
+_MANY = 32
+"""With more variables than this, few that are wrong are looked into closely."""
 
 _FINE_SPACING, _COARSE_SPACING = 2.0**-36, 2.0**-14
 """Where noise is looked for: far below any structure, unless float32 islands see no such change."""
@@ -103,6 +101,9 @@ class Examination:
         settings: the options of the check.
         progress: called as the examination goes on.
         verdicts_only: whether what is wrong need not be looked into closely. Defaults to False.
+
+    Attributes:
+        local: the losses that are examined unit by unit.
     """
 
     def __init__(
@@ -122,10 +123,8 @@ class Examination:
         self._evaluated_before = objective.evaluations
         self._nudged: dict[int, Base | None] = {}
         self._jittered: dict[int, Base | None] = {}
-        self._screened: dict[int, Measurement] = {}
-        self._starts: dict[int, float] = {}
-        self._unresolved: dict[int, Measurement] = {}
-        self._until = objective.evaluations + _BUDGET
+        self.local: dict[int, LocalExamination] = {}
+        self._like: dict[int, Line] = {}
         self._noise: dict[int, float] = {}
         self._everything: dict[int, Along | None] = {}
         self._scales = {
@@ -137,7 +136,7 @@ class Examination:
         self._natural = [natural for natural, _ in sizes]
         self._numbers = [numbers for _, numbers in sizes]
         in_step = [p for p in objective.parameters if p.loss < objective.steps]
-        self._many = len(in_step) > JOINT_FROM
+        self._many = len(in_step) > _MANY
         self._most = _MOST_OF_MANY if self._many else _MOST_LOOKED_INTO
         self._verdicts_only = verdicts_only
         self._localised = 0
@@ -163,7 +162,8 @@ class Examination:
     @property
     def evaluations(self) -> int:
         """How often a loss was evaluated since the examination began."""
-        return self.objective.evaluations - self._evaluated_before
+        local = sum(local.locally.at.evaluations for local in self.local.values())
+        return self.objective.evaluations - self._evaluated_before + math.ceil(local)
 
     def examine(self) -> list[Finding]:
         """The findings for all trainable variables of the training step, one a variable."""
@@ -198,7 +198,9 @@ class Examination:
                 f"measured in their own precision: {some(self.objective.islands)}."
             )
         sizes = [entries(self.objective.parameters[position]) for position in positions]
-        self._screen([p for p in positions if obstacles[self.objective.parameters[p].loss] is None])
+        for loss, obstacle in enumerate(obstacles):
+            if obstacle is None:
+                self._examine_locally(loss)
         found: dict[str, Finding] = {}
         for done, position in enumerate(positions):
             parameter = self.objective.parameters[position]
@@ -212,55 +214,17 @@ class Examination:
                 found[parameter.path] = finding
         return list(found.values())
 
-    def _screen(self, positions: Sequence[int]) -> None:
-        """Where there are many variables, measure jointly what is right; the rest remains."""
+    def _examine_locally(self, loss: int) -> None:
+        """Examine a loss unit by unit, where that can be done."""
         if self.settings.method == "full" or self.settings.epsilon != "auto":
             return
-        for loss in range(self.objective.steps):
-            members = [
-                Member(position, parameter, gradient, self._scales[parameter])
-                for position in positions
-                for parameter, gradient in [
-                    (self.objective.parameters[position], self.base.gradients[position])
-                ]
-                if parameter.loss == loss and parameter.inputs and gradient is not None
-                if np.all(np.isfinite(gradient))
-                if gradient.shape == tuple(parameter.variable.shape)
-            ]
-            if len(members) <= JOINT_FROM:
-                continue
-            self.progress("all variables together", 0, 1)
-            measure = partial(self._measure_group, loss)
-            for joined in measure_jointly(
-                members, measure, self._disagrees, loudest=self._loudest[loss]
-            ):
-                position = joined.position
-                judgement = self._judged_jointly(joined)
-                if judgement.verdict is Verdict.PASS:
-                    self._screened[position] = joined.measurement
-                else:
-                    if judgement.verdict is Verdict.INCONCLUSIVE:
-                        self._unresolved[position] = joined.measurement
-                    start = self.objective.first_step or FIRST_STEP
-                    self._starts[position] = min(joined.step, start)
-
-    def _measure_group(self, loss: int, name: str, group: Sequence[Member]) -> list[Joined]:
-        return measure_group(
-            self.objective,
-            self.base,
-            group,
-            self.settings,
-            name=name,
-            loudest=self._loudest[loss],
-            arithmetic=self._arithmetic(loss),
-        )
-
-    def _judged_jointly(self, joined: Joined) -> Judgement:
-        parameter = self.objective.parameters[joined.position]
-        return self._judged(joined.measurement, parameter.loss, self._scales[parameter])
-
-    def _disagrees(self, joined: Joined) -> bool:
-        return self._judged_jointly(joined).verdict in (Verdict.FAIL, Verdict.SUSPECT)
+        at = self.objective.units_at(self.base, loss)
+        if at is None:
+            return
+        self.progress("every layer by itself", 0, 0)
+        moving = self.objective.moving(self.base, loss, self.settings.seed)
+        local = LocalExamination(Locally(at, moving, self.settings), self.settings)
+        self.local[loss] = local
 
     def _loudest_of(self, loss: int) -> float:
         norms = [
@@ -418,43 +382,76 @@ class Examination:
             obstacle: what makes its loss impossible to judge. Defaults to None.
             advance: called with the number of entries perturbed. Defaults to nothing.
         """
+        before = self._without_measuring(position, obstacle)
+        if before is not None:
+            return self._finding(position, None, before)
+        finding = self._from_units(position)
+        return self._through_the_loss(position, advance) if finding is None else finding
+
+    def _without_measuring(self, position: int, obstacle: Judgement | None) -> Judgement | None:
+        """The judgement of a parameter that needs no measuring, or allows none."""
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
-        scale = self.base.scales[parameter.loss]
-        loudest = self._loudest[parameter.loss]
-        target = self._target(parameter, gradient, self.base, loudest)
-        if position in self._starts:
-            target = replace(target, start=self._starts[position])
+        shape = tuple(parameter.variable.shape)
         if tf.as_dtype(parameter.variable.dtype).is_complex:
             note = "Variables of complex numbers are not measured."
-            judgement = Judgement(Verdict.INCONCLUSIVE, "unchecked", note)
-            return self._finding(target, parameter, None, judgement, scale)
-        if gradient is not None and gradient.shape != target.value.shape:
+            return Judgement(Verdict.INCONCLUSIVE, "unchecked", note)
+        if gradient is not None and gradient.shape != shape:
             note = (
                 f"The tape's gradient has shape {gradient.shape}, but the variable has shape "
-                f"{target.value.shape}."
+                f"{shape}."
             )
-            target = replace(target, gradient=None)
-            judgement = Judgement(Verdict.FAIL, "wrong_shape", note)
-            return self._finding(target, parameter, None, judgement, scale)
+            return Judgement(Verdict.FAIL, "wrong_shape", note)
         if gradient is not None and not np.all(np.isfinite(gradient)):
             count = int(np.size(gradient) - np.count_nonzero(np.isfinite(gradient)))
             note = f"{count} of {np.size(gradient)} entries of the tape's gradient are not finite."
-            return self._finding(
-                target, parameter, None, Judgement(Verdict.FAIL, "non_finite", note), scale
-            )
+            return Judgement(Verdict.FAIL, "non_finite", note)
         spoilt = self._spoilt_in_training(position)
         if spoilt:
-            judgement = Judgement(Verdict.FAIL, "non_finite", spoilt)
-            return self._finding(target, parameter, None, judgement, scale)
+            return Judgement(Verdict.FAIL, "non_finite", spoilt)
         if obstacle is not None:
-            return self._finding(target, parameter, None, replace(obstacle, note=""), scale)
-        if not parameter.inputs or target.value.size == 0:
-            judgement = Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
-            return self._finding(target, parameter, None, judgement, scale)
+            return replace(obstacle, note="")
+        if not parameter.inputs or math.prod(shape) == 0:
+            return Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
+        return None
 
-        measurement = self._screened.get(position) or self._affordable(position)
-        if measurement is None:
-            measurement = self._measure(target, parameter, advance)
+    def _from_units(self, position: int) -> Finding | None:
+        """What the units that use a parameter say of it; None where they do not suffice."""
+        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
+        local = self.local.get(parameter.loss)
+        if local is None:
+            return None
+        leaves = self.objective.held_by(parameter)
+        sources = local.sources_of(leaves)
+        if not sources and gradient is None:
+            unused = Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
+            return self._finding(position, None, unused)
+        silent = gradient is None or not np.any(gradient)
+        if silent or not sources or local.wrong_behind(leaves) or local.is_unclear(leaves):
+            return None
+        if not all(source.units for source in sources):
+            return None
+        target = local.target(sources)
+        measurement = local.measurement(sources, target.norm)
+        if measurement is not None:
+            look = Look(local.judged(measurement, target), measurement)
+        else:
+            look = local.look(sources)
+        if look.judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT):
+            local.accuse_users(sources)
+        judgement = self._drawn(parameter, look.judgement)
+        return self._finding(position, look.measurement, judgement, target)
+
+    def _drawn(self, parameter: Parameter, judgement: Judgement) -> Judgement:
+        """The judgement, with the reason where random numbers were held fixed for it."""
+        plain = judgement.verdict is Verdict.PASS and not judgement.reason
+        draws = self.objective.draws[parameter.loss]
+        return replace(judgement, reason="stochastic") if plain and draws else judgement
+
+    def _through_the_loss(self, position: int, advance: Callable[[int], None]) -> Finding:
+        """Measure a parameter's derivative through the whole loss."""
+        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
+        target = self._target(parameter, gradient, self.base, self._loudest[parameter.loss])
+        measurement = self._measure(target, parameter, advance)
         if gradient is None:
             dependent = depends(target, self.settings.seed)
             if not dependent and self.objective.holds_back(parameter.loss):
@@ -467,10 +464,22 @@ class Examination:
             if self._jumps_alone(target, judgement):
                 judgement = Judgement(Verdict.FAIL, "blocked", _JUMPS)
             elif judgement.verdict is not Verdict.PASS:
-                judgement, measurement = self._second_look(position, judgement, measurement)
-        if judgement.verdict is Verdict.PASS and not judgement.reason and self._draws(parameter):
-            judgement = replace(judgement, reason="stochastic")
-        return self._finding(target, parameter, measurement, judgement, scale)
+                look = self._second_look(position, Look(judgement, measurement), target)
+                judgement, measurement = look.judgement, look.measurement
+        judgement = self._drawn(parameter, self._where_from(parameter, judgement))
+        return self._finding(position, measurement, judgement, target)
+
+    def _where_from(self, parameter: Parameter, judgement: Judgement) -> Judgement:
+        """The judgement, with a note that says where a wrong gradient comes from."""
+        local = self.local.get(parameter.loss)
+        if local is None or judgement.verdict is Verdict.PASS or judgement.note:
+            return judgement
+        wrong = local.wrong_behind(self.objective.held_by(parameter))
+        paths = list(dict.fromkeys(w.path for w in wrong))
+        if not paths:
+            return judgement
+        note = f"The gradient comes through {some(paths)}, which hands on a wrong one."
+        return replace(judgement, note=note)
 
     def _judged(self, measurement: Measurement, loss: int, scale: float) -> Judgement:
         coarse = min(_COARSENESS * _PRECISION[self.objective.precision], _COARSEST)
@@ -493,17 +502,6 @@ class Examination:
             f"{self.objective.lowest}, in which it trains, though they are in float64."
         )
 
-    def _affordable(self, position: int) -> Measurement | None:
-        """What the joint measurement leaves open, once finding out more has cost too much.
-
-        Where noise or kinks hide the gradients of a large model jointly, they mostly do so one by
-        one, too, and much more slowly.
-        """
-        return self._unresolved.get(position) if self.objective.evaluations > self._until else None
-
-    def _draws(self, parameter: Parameter) -> bool:
-        return parameter.loss < self.objective.steps and self.objective.draws[parameter.loss]
-
     def _measure(
         self, target: Target, parameter: Parameter, advance: Callable[[int], None]
     ) -> Measurement:
@@ -514,33 +512,46 @@ class Examination:
                 target, entries=self.objective.around.entries(self.base, parameter, limit)
             )
             return measure_every_coordinate(target, epsilon, advance)
-        directions = self.settings.directions
+        directions, seed = self.settings.directions, self.settings.seed
         brief = self._many and (self._verdicts_only or self._localised >= self._most)
-        return measure_directions(target, directions, epsilon, self.settings.seed, brief=brief)
+        like = self._like.get(parameter.loss)
+        if brief and like is not None:
+            seen = glance(target, like, seed)
+            if seen is not None:
+                return seen
+        measurement = measure_directions(target, directions, epsilon, seed, brief=brief)
+        if measurement.lines and measurement.lines[0].plainly_off:
+            self._like.setdefault(parameter.loss, measurement.lines[0])
+        return measurement
 
-    def _second_look(
-        self, position: int, first: Judgement, here: Measurement
-    ) -> tuple[Judgement, Measurement]:
+    def _second_look(self, position: int, first: Look, target: Target) -> Look:
         """Judge again with a look a little aside; on a kink, what was measured there counts."""
-        parameter = self.objective.parameters[position]
-        deviating = [line for line in here.lines if line.deviates]
+        deviating = [line for line in first.measurement.lines if line.deviates]
         certain = bool(deviating) and all(map(settled, deviating))
         self._looks += 1
         if self._is_rounding(position):
-            return self._lost_in_rounding(), here
-        if not here.lines or (certain and self._looks > self._most):
-            return first, here
+            return Look(self._lost_in_rounding(), first.measurement)
+        if certain and self._looks > self._most:
+            return first
+        parameter = self.objective.parameters[position]
+        return look_again(
+            first,
+            target,
+            lambda: self._target_aside(position),
+            lambda measurement, there: self._judged(measurement, parameter.loss, there.scale),
+            directions=self.settings.directions,
+            seed=self.settings.seed,
+            widely=self._looks <= _MOST_LOOKED_INTO,
+        )
+
+    def _target_aside(self, position: int) -> Target | None:
+        """A parameter at the point a little aside; None where nothing is known there."""
+        parameter = self.objective.parameters[position]
         nudged = self._aside(parameter.loss)
         gradient = None if nudged is None else nudged.gradients[position]
         if nudged is None or gradient is None or not np.all(np.isfinite(gradient)):
-            return first, here
-        loudest = self._loudest[parameter.loss]
-        target = self._target(parameter, gradient, nudged, loudest)
-        aside = measure_directions(target, self.settings.directions, None, self.settings.seed)
-        nearby = self._judged(aside, parameter.loss, target.scale)
-        judgement = judge_second_look(first, here, nearby, self._share(position, here))
-        on_kink = judgement.verdict is Verdict.PASS and judgement.reason == "kink"
-        return judgement, aside if on_kink else here
+            return None
+        return self._target(parameter, gradient, nudged, self._loudest[parameter.loss])
 
     def _jumps_alone(self, target: Target, judgement: Judgement) -> bool:
         """Whether two gradients that are zero throughout are so because the loss has only jumps."""
@@ -583,18 +594,6 @@ class Examination:
         except (TfcheckError, tf.errors.OpError):
             return None
 
-    def _share(self, position: int, here: Measurement) -> float | None:
-        """The share of kinks along many more directions, where those measured leave a doubt."""
-        deviating = [line for line in here.lines if line.deviates]
-        kinks = deviating and all(line.slope.has_kink for line in deviating)
-        if not kinks or not doubtful(deviating):
-            return 0.0
-        if self._looks > _MOST_LOOKED_INTO:
-            return None
-        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
-        target = self._target(parameter, gradient, self.base, self._loudest[parameter.loss])
-        return kink_share(measure_more(target, deviating[0].slope.step, self.settings.seed))
-
     def _aside(self, loss: int) -> Base | None:
         """The point a little aside, made once a loss; None where the step cannot run there."""
         if loss not in self._nudged:
@@ -603,30 +602,31 @@ class Examination:
 
     def _finding(
         self,
-        target: Target,
-        parameter: Parameter,
+        position: int,
         measurement: Measurement | None,
         judgement: Judgement,
-        scale: float,
+        target: Target | None = None,
     ) -> Finding:
+        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
+        scale = self.base.scales[parameter.loss]
         path = parameter.path
         layer = path.rsplit("/", 1)[0] if "/" in path else path
         wrong = judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT)
-        unused = judgement.reason == "unused"
+        known = gradient is not None and judgement.reason != "wrong_shape"
         report = VariableReport(
             path=path,
             layer=layer,
-            shape=target.value.shape,
+            shape=tuple(parameter.variable.shape),
             score=math.nan,
             verdict=judgement.verdict,
             reason=judgement.reason,
-            analytic_norm=target.norm / abs(scale) if target.gradient is not None else math.nan,
+            analytic_norm=norm(gradient) / abs(scale) if known else math.nan,
             numerical_norm=math.nan,
             error_bar=math.nan,
             note=judgement.note,
         )
         if measurement is None:
-            if unused:
+            if judgement.reason == "unused":
                 return Finding(replace(report, score=0.0, numerical_norm=0.0), 0.0, 0.0, 0.0)
             return Finding(report)
         report = replace(
@@ -634,10 +634,14 @@ class Examination:
             score=_score_shown(measurement, judgement.reason),
             numerical_norm=_numerical_norm_shown(measurement, judgement.reason) / abs(scale),
             error_bar=measurement.score_bar,
-            pattern=self._pattern(target, parameter, measurement) if wrong else "",
-            worst=self._worst_coordinates(target, scale) if wrong else (),
             detectable_error=self._detectable(measurement) / abs(scale),
         )
+        if wrong and target is not None:
+            report = replace(
+                report,
+                pattern=self._pattern(target, parameter, measurement),
+                worst=self._worst_coordinates(target, scale),
+            )
         squared = scale**2
         return Finding(
             report,

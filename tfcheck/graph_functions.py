@@ -35,6 +35,29 @@ class Excerpts:
         """The same graph with other nodes in the place of those of their names, or beside them."""
         return Excerpts(self._graph_def, nodes)
 
+    def node(self, name: str) -> Any:
+        """The node of a name."""
+        return self._nodes[name]
+
+    def assembled(
+        self, nodes: Iterable[Any], given: Mapping[str, tf.Tensor], wanted: Sequence[str]
+    ) -> list[tf.Tensor]:
+        """Import nodes that are made of this graph's into the current one.
+
+        Args:
+            nodes: the nodes.
+            given: tensors to put in the place of those of these names.
+            wanted: the names of the tensors that are wanted.
+        """
+        excerpt = tf.compat.v1.GraphDef()
+        excerpt.versions.CopyFrom(self._graph_def.versions)
+        excerpt.node.extend(nodes)
+        excerpt.library.function.extend(self._called(excerpt.node))
+        found: list[tf.Tensor] = tf.graph_util.import_graph_def(
+            excerpt, input_map=dict(given), return_elements=list(wanted), name=""
+        )
+        return found
+
     def imported(
         self, given: Mapping[str, tf.Tensor], wanted: Sequence[str], name: str
     ) -> list[tf.Tensor]:

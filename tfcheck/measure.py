@@ -90,6 +90,34 @@ def measure_directions(
     return _from_lines(target, [leader, *followers])
 
 
+def glance(target: Movable, like: Line, seed: int) -> Measurement | None:
+    """One difference along one direction, where what was found elsewhere lets it tell enough.
+
+    Args:
+        target: the variable.
+        like: a line of the same loss, whose step and error bar are taken for this one's.
+        seed: seeds the direction.
+
+    Returns:
+        What was measured; None where the gap is not plainly larger than the bar.
+    """
+    direction = target.drawn(generator(seed, target.stream))
+    step = like.slope.step / 4
+    analytic, phi = target.along(direction, step)
+    ahead, behind = phi.at([step, -step])
+    value = (ahead - behind) / (2 * step)
+    part = abs(like.slope.truncation / like.slope.value) if like.slope.value else 0.0
+    slope = dataclasses.replace(
+        like.slope,
+        value=value,
+        truncation=part * abs(value),
+        forward=math.nan,
+        backward=math.nan,
+    )
+    line = Line(analytic, slope, abs(value - analytic), first_smooth=True)
+    return _from_lines(target, [line]) if line.plainly_off else None
+
+
 def measure_more(target: Movable, step: float, seed: int) -> list[Line]:
     """Lines along many more directions, all at one step, for what only many of them can tell."""
     rng = generator(seed, target.stream, "more")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,8 @@ class Base:
             their inverse, divided by.
         gradients_as_trained: the gradient of each parameter of the step's own losses in the
             training precision, None where it is unknown; empty where none is.
+        units: what units give each other, and the gradients of it, by the tensors' names; empty
+            where the tapes cannot run.
     """
 
     inputs: tuple[tf.Tensor, ...]
@@ -83,6 +85,7 @@ class Base:
     applied: tuple[Array, ...] = ()
     gradients_as_trained: tuple[Trained | None, ...] = ()
     factors: tuple[tuple[float, ...], ...] = ()
+    units: Mapping[str, tf.Tensor] = field(default_factory=dict)
 
     def factors_of(self, parameter: Parameter) -> tuple[float, ...]:
         """The scalars in the loss that a parameter of the step is differentiated for."""

@@ -1,0 +1,666 @@
+"""The units of a loss apart from each other, all in one graph.
+
+What units give each other is held fixed: each is computed from what it was given at a point, moved
+or not, and answers with the sum of what it gives, weighted by the tape's gradients of that. So one
+evaluation, which costs little more than one of the loss, moves every unit by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfcheck.directions import Array
+from tfcheck.graph_functions import Excerpts, callable_part
+from tfcheck.lines import Direction, Factors
+from tfcheck.listening import TapeCall
+from tfcheck.nodes import OF_SHAPES, canonical
+
+_FOREVER = frozenset({"Const"})
+_KINKED = frozenset(
+    {
+        *("Relu", "Relu6", "LeakyRelu", "Selu", "Elu", "Abs", "Maximum", "Minimum", "Max", "Min"),
+        *("MaxPool", "MaxPoolV2", "MaxPool3D", "Select", "SelectV2", "Sign", "Floor", "Round"),
+        *("PartitionedCall", "StatefulPartitionedCall", "TopKV2", "SegmentMax", "ClipByValue"),
+    }
+)
+"""Operations that may have kinks, among them calls of functions, of which nothing is known."""
+
+
+class UndividedError(Exception):
+    """Units cannot be told apart in a graph."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A tensor that units are given, as far as they use it themselves.
+
+    Attributes:
+        name: the tensor, in the float64 graph.
+        shape: its shape.
+        units: the units that use it.
+        total: the tensor of the tape's gradient of it; None where the tape gives None.
+        beyond: the gradients of the gates that it goes through besides, which are in the total.
+        leaf: the tensor that holds the value of the variable that it is; None for what units make.
+        number: its position among the sources.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    units: frozenset[int]
+    total: str | None
+    beyond: tuple[str, ...]
+    leaf: str | None
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """A tensor that a unit gives.
+
+    Attributes:
+        name: the tensor.
+        weights: the gradients that weigh it, None for one.
+        same: a tensor of the same value that is known at a point; None for none.
+    """
+
+    name: str
+    weights: tuple[str | None, ...]
+    same: str | None
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """What a loss is differentiated for, in the float64 graph.
+
+    Attributes:
+        totals: for each tensor that holds a value of it, the tensor of the tape's gradient, None
+            where it gives None.
+        variables: for each of these tensors the identity of the variable; None for a tensor.
+        constants: tensors that the tape takes for constant.
+    """
+
+    totals: Mapping[str, str | None]
+    variables: Mapping[str, int | None]
+    constants: frozenset[str]
+
+
+class Apart:
+    """The units of one loss.
+
+    Args:
+        call: the tape's call.
+        graph: the float64 graph.
+        excerpts: the same, to take parts from.
+        names: the tensors in it, by their names in the traced graph.
+        leaves: what the loss is differentiated for.
+        feeds: the inputs of the step.
+
+    Attributes:
+        paths: the path of each unit.
+        sources: what the units are given that moves.
+        outputs: for each unit what it gives.
+        fetches: the names of the tensors to evaluate at a point.
+
+    Raises:
+        UndividedError: if the units cannot be told apart.
+    """
+
+    def __init__(
+        self,
+        call: TapeCall,
+        graph: tf.Graph,
+        excerpts: Excerpts,
+        names: Mapping[str, str],
+        leaves: Leaves,
+        feeds: Sequence[tf.Tensor],
+    ) -> None:
+        self._feeds = feeds
+        if call.division is None:
+            raise UndividedError
+        self._division = call.division
+        self._graph = graph
+        self._excerpts = excerpts
+        self.paths = call.division.paths
+        shares = {
+            names[tensor.name]: None if share is None else names[share.name]
+            for tensor, share in zip(call.division.behind, call.shares, strict=True)
+        }
+        self._leaves = leaves.totals.keys()
+        self._before: dict[str, frozenset[str]] = {}
+        self._live: dict[str, tf.Operation] = {}
+        targets = [names[target.name] for target in call.targets]
+        live = self._walk(targets, leaves)
+        self._cut = self._crossing(live, leaves, shares)
+        self._find_sources(live, leaves, shares)
+        seeds = [None if w is None else names[w.name] for w in call.output_gradients]
+        self._find_outputs(live, shares, list(zip(targets, seeds, strict=True)))
+        self.kinked = self._units_with(live, lambda op: op.type in _KINKED)
+        self.rough = self._units_with(
+            live, lambda op: any(t.dtype.is_floating and t.dtype.size < 8 for t in op.outputs)
+        )
+        self._still: dict[str, None] = {}
+        self._functions: dict[tuple[int, ...], _Together] = {}
+        self._backward: dict[tuple[int, ...], Callable[..., Any]] = {}
+        self.assembled(tuple(sorted(self.outputs)))
+        weights = [w for of in self.outputs.values() for o in of for w in o.weights]
+        totals = [name for s in self.sources for name in (s.total, *s.beyond)]
+        self.fetches = tuple(
+            dict.fromkeys(
+                name
+                for name in (*(s.name for s in self.sources), *self._still, *weights, *totals)
+                if name is not None
+            )
+        )
+
+    # -- which units there are -----------------------------------------------------------------
+
+    def unit_of(self, operation: str) -> int:
+        """The unit of an operation, or of the one that it was made for."""
+        name = operation
+        while name and name not in self._division.unit_of:
+            name = name.rpartition("/")[0]
+        if not name:
+            raise UndividedError
+        return self._division.unit_of[name]
+
+    def _walk(
+        self, targets: Iterable[str], leaves: Leaves
+    ) -> list[tuple[tf.Operation, list[tf.Tensor]]]:
+        """The live operations that the targets are computed from, each with its live inputs."""
+        element = self._graph.as_graph_element
+        pending = [element(name).op for name in targets]
+        cone: set[str] = set()
+        while pending:
+            operation = pending.pop()
+            if operation.name not in cone:
+                cone.add(operation.name)
+                pending += [tensor.op for tensor in operation.inputs]
+        found = []
+        for operation in self._graph.get_operations():
+            if operation.name not in cone:
+                continue
+            own = [out.name for out in operation.outputs if out.name in leaves.totals]
+            own_only = bool(own) and len(own) == len(operation.outputs)
+            inputs = [tensor for tensor in operation.inputs if tensor.name in self._live]
+            self._live |= dict.fromkeys(own, operation)
+            if own_only or not inputs or operation.type in OF_SHAPES:
+                continue
+            self._live |= {
+                out.name: operation
+                for out in operation.outputs
+                if _flows(out.dtype) and out.name not in leaves.constants
+            }
+            found.append((operation, inputs))
+        return found
+
+    def _crossing(
+        self,
+        live: Sequence[tuple[tf.Operation, list[tf.Tensor]]],
+        leaves: Leaves,
+        shares: Mapping[str, str | None],
+    ) -> frozenset[str]:
+        """The tensors that are cut: gates' outputs, leaves, and what another unit uses."""
+        cut: set[str] = set()
+        for operation, inputs in live:
+            if self._is_gate(operation):
+                continue
+            for tensor in inputs:
+                maker = tensor.op
+                if self._is_gate(maker) or tensor.name in leaves.totals:
+                    cut.add(tensor.name)
+                elif self.unit_of(maker.name) != self.unit_of(operation.name):
+                    if tensor.name not in shares:
+                        raise UndividedError
+                    cut.add(tensor.name)
+        return frozenset(cut)
+
+    def _is_gate(self, operation: tf.Operation) -> bool:
+        return operation.name in self._division.gates
+
+    def _find_sources(
+        self,
+        live: Sequence[tuple[tf.Operation, list[tf.Tensor]]],
+        leaves: Leaves,
+        shares: Mapping[str, str | None],
+    ) -> None:
+        users: dict[str, set[int]] = {}
+        tensors: dict[str, tf.Tensor] = {}
+        self._gates_of: dict[str, list[str]] = {}
+        reads: dict[int, list[str]] = {}
+        for operation, inputs in live:
+            if self._is_gate(operation):
+                (given,) = (tensor.name for tensor in inputs)
+                gate = operation.outputs[0].name
+                variable = self._division.gates[operation.name]
+                if variable is None:
+                    self._gates_of.setdefault(given, []).append(gate)
+                else:
+                    reads.setdefault(variable, []).append(gate)
+                continue
+            for tensor in inputs:
+                if tensor.name in self._cut:
+                    users.setdefault(tensor.name, set()).add(self.unit_of(operation.name))
+                    tensors[tensor.name] = tensor
+        self.sources: list[Source] = []
+        for number, (name, units) in enumerate(users.items()):
+            tensor = tensors[name]
+            which = leaves.variables.get(name)
+            behind = reads.get(which, []) if which is not None else self._gates_of.get(name, [])
+            total = leaves.totals[name] if name in leaves.totals else shares.get(name)
+            if tensor.shape.rank is None or not tensor.shape.is_fully_defined():
+                raise UndividedError
+            self.sources.append(
+                Source(
+                    name,
+                    tuple(tensor.shape),
+                    frozenset(units),
+                    total,
+                    tuple(g for gate in behind if (g := shares.get(gate)) is not None),
+                    self._leaf_of(tensor, leaves),
+                    number,
+                )
+            )
+        self._position = {source.name: source.number for source in self.sources}
+
+    def _leaf_of(self, tensor: tf.Tensor, leaves: Leaves) -> str | None:
+        """The leaf that a tensor is, directly or behind gates; None for what units make."""
+        while tensor.name not in leaves.totals and self._is_gate(tensor.op):
+            (tensor,) = (given for given in tensor.op.inputs if given.name in self._live)
+        return tensor.name if tensor.name in leaves.totals else None
+
+    def _find_outputs(
+        self,
+        live: Sequence[tuple[tf.Operation, list[tf.Tensor]]],
+        shares: Mapping[str, str | None],
+        seeds: Sequence[tuple[str, str | None]],
+    ) -> None:
+        self.outputs: dict[int, list[Output]] = {}
+        for operation, _ in live:
+            if self._is_gate(operation):
+                continue
+            for out in operation.outputs:
+                weights: list[str | None] = []
+                if out.name in self._cut:
+                    weights = [w for w in [shares.get(out.name)] if w is not None]
+                else:
+                    gates = self._gates_of.get(out.name, ())
+                    weights = [w for gate in gates if (w := shares.get(gate)) is not None]
+                    weights += [seed for target, seed in seeds if target == out.name]
+                if weights:
+                    unit = self.unit_of(operation.name)
+                    known = [
+                        n for n in (out.name, *self._gates_of.get(out.name, ())) if n in self._cut
+                    ]
+                    output = Output(out.name, tuple(weights), known[0] if known else None)
+                    self.outputs.setdefault(unit, []).append(output)
+        self.sources = [
+            source if source.units <= self.outputs.keys() else replace(source, units=frozenset())
+            for source in self.sources
+        ]
+
+    def _units_with(
+        self,
+        live: Sequence[tuple[tf.Operation, list[tf.Tensor]]],
+        is_meant: Callable[[tf.Operation], bool],
+    ) -> frozenset[int]:
+        """The units with operations of some kind."""
+        return frozenset(
+            self.unit_of(operation.name)
+            for operation, _ in live
+            if not self._is_gate(operation) and is_meant(operation)
+        )
+
+    # -- computing them ------------------------------------------------------------------------
+
+    def _function(self, units: tuple[int, ...]) -> _Together:
+        if units not in self._functions:
+            self._functions[units] = _Together(self, units)
+        return self._functions[units]
+
+    def assembled(self, units: Sequence[int]) -> tuple[dict[str, Any], dict[str, str]]:
+        """The nodes that compute the outputs of units, and what their sources are named there.
+
+        Returns:
+            The nodes by name, and for the name of what is fed the tensor at the point that it is;
+            a source that moves is fed under the name `_moved` gives it.
+        """
+        nodes: dict[str, Any] = {}
+        feeds: dict[str, str] = {}
+        pending = [
+            self._graph.as_graph_element(output.name).op
+            for unit in units
+            for output in self.outputs[unit]
+        ]
+        while pending:
+            operation = pending.pop()
+            if operation.name in nodes:
+                continue
+            node = tf.compat.v1.NodeDef()
+            node.CopyFrom(self._excerpts.node(operation.name))
+            nodes[operation.name] = node
+            for position, tensor in enumerate(operation.inputs):
+                name = canonical(node.input[position], in_function=False)
+                if name in self._position and operation.type not in OF_SHAPES:
+                    fed = moved_name(self._position[name])
+                    feeds[fed] = name
+                    node.input[position] = fed
+                elif self._stays_inside(tensor):
+                    pending.append(tensor.op)
+                else:
+                    feeds[name] = name
+                    self._still[name] = None
+        return nodes, feeds
+
+    def _stays_inside(self, tensor: tf.Tensor) -> bool:
+        """Whether what makes a tensor is computed along with what uses it."""
+        if tensor.name in self._live and tensor.name not in self._cut:
+            return not self._is_gate(tensor.op)
+        return self._constant(tensor.op)
+
+    def _constant(self, operation: tf.Operation) -> bool:
+        known = self._constants
+        pending = [operation]
+        while pending:
+            current = pending[-1]
+            if current.name in known:
+                pending.pop()
+                continue
+            unknown = [t.op for t in current.inputs if t.op.name not in known]
+            if current.type in _FOREVER:
+                known[current.name] = True
+            elif not current.inputs or current.op_def.is_stateful:
+                known[current.name] = False
+            elif unknown:
+                pending += unknown
+                continue
+            else:
+                known[current.name] = all(known[t.op.name] for t in current.inputs)
+        return known[operation.name]
+
+    @cached_property
+    def _constants(self) -> dict[str, bool]:
+        return {}
+
+    @property
+    def graph(self) -> tf.Graph:
+        """The float64 graph."""
+        return self._graph
+
+    @property
+    def excerpts(self) -> Excerpts:
+        """The float64 graph, to take parts from."""
+        return self._excerpts
+
+    def leaves_before(self, name: str) -> frozenset[str]:
+        """The leaves that a tensor is computed from."""
+        if name not in self._before:
+            pending = [self._graph.as_graph_element(name).op]
+            found: set[str] = set()
+            seen: set[str] = set()
+            while pending:
+                operation = pending.pop()
+                if operation.name in seen:
+                    continue
+                seen.add(operation.name)
+                found |= {out.name for out in operation.outputs} & self._leaves
+                pending += [t.op for t in operation.inputs if t.name in self._live]
+            self._before[name] = frozenset(found)
+        return self._before[name]
+
+    def backward(
+        self, units: frozenset[int], sources: Sequence[Source]
+    ) -> tuple[Callable[..., Any], list[str]]:
+        """The tape's gradients of sources, as a function of what units are given.
+
+        Returns:
+            The function, and the names of what it is to be given.
+        """
+        key = tuple(source.number for source in sources)
+        if key not in self._backward:
+            _, fed = self.assembled(sorted(units))
+            given = dict.fromkeys(fed.values())
+            given |= dict.fromkeys(
+                w for unit in units for o in self.outputs[unit] for w in o.weights if w is not None
+            )
+            given |= dict.fromkeys(name for source in sources for name in source.beyond)
+            wanted = [s.total for s in sources if s.total is not None]
+            element = self._graph.as_graph_element
+            tensors = {name: element(name) for name in given}
+            tensors |= {feed.name: feed for feed in self._feeds}
+            names = list(tensors)
+            used = [names[n] for n in self._excerpts.used(names, wanted)]
+            part = callable_part(
+                self._excerpts, [tensors[n] for n in used], [element(n) for n in wanted]
+            )
+            self._backward[key] = part, used
+        return self._backward[key]
+
+
+def moved_name(number: int) -> str:
+    """The name under which a source that moves is fed."""
+    return f"moved/{number}:0"
+
+
+class _Together:
+    """Some units as one function of places, directions and what they are given.
+
+    Args:
+        apart: all units.
+        units: which of them.
+    """
+
+    def __init__(self, apart: Apart, units: tuple[int, ...]) -> None:
+        nodes, feeds = apart.assembled(units)
+        element = apart.graph.as_graph_element
+        moved = {moved_name(s.number): s for s in apart.sources}
+        self.moving = [moved[fed].number for fed in feeds if fed in moved]
+        self.still = [name for fed, name in feeds.items() if fed not in moved]
+        self.weights = list(
+            dict.fromkeys(
+                w for unit in units for o in apart.outputs[unit] for w in o.weights if w is not None
+            )
+        )
+        names = [apart.sources[number].name for number in self.moving]
+        outputs = [apart.outputs[unit] for unit in units]
+        wanted = list(dict.fromkeys(o.name for of in outputs for o in of))
+
+        def evaluate(
+            places: tf.Tensor,
+            moves: list[tuple[tf.Tensor, tf.Tensor]],
+            bases: list[tf.Tensor],
+            still: list[tf.Tensor],
+            weights: list[tf.Tensor],
+        ) -> tf.Tensor:
+            given = dict(zip(self.still, still, strict=True))
+            for position, number in enumerate(self.moving):
+                inner, outer = moves[position]
+                there = bases[position] + inner * (places[position] * outer)
+                there.set_shape(bases[position].shape)
+                given[moved_name(number)] = there
+            found = apart.excerpts.assembled(nodes.values(), given, wanted)
+            values = dict(zip(wanted, found, strict=True))
+            by_name = dict(zip(self.weights, weights, strict=True))
+            return tf.stack(
+                [
+                    tf.add_n(
+                        [
+                            tf.reduce_sum(
+                                tf.cast(
+                                    values[o.name]
+                                    if weight is None
+                                    else values[o.name] * by_name[weight],
+                                    tf.float64,
+                                )
+                            )
+                            for o in of
+                            for weight in o.weights
+                        ]
+                    )
+                    for of in outputs
+                ]
+            )
+
+        def specs(tensors: Iterable[str]) -> list[tf.TensorSpec]:
+            return [tf.TensorSpec(element(n).shape, element(n).dtype) for n in tensors]
+
+        free = tf.TensorSpec(None, tf.float64)
+        function = tf.function(evaluate, autograph=False)
+        self._evaluate = function.get_concrete_function(
+            tf.TensorSpec([len(self.moving)], tf.float64),
+            [(free, free) for _ in self.moving],
+            specs(names),
+            specs(self.still),
+            specs(self.weights),
+        )
+        self._names = names
+
+    def __call__(
+        self,
+        found: Mapping[str, tf.Tensor],
+        places: Mapping[int, float],
+        moves: Mapping[int, tuple[tf.Tensor, tf.Tensor]],
+    ) -> Array:
+        """What each unit answers; `nan` for all where an operation refuses one of the places."""
+        at = [places.get(number, 0.0) for number in self.moving]
+        try:
+            answers = self._evaluate(
+                tf.constant(at, tf.float64),
+                [moves.get(number, _STILL) for number in self.moving],
+                [found[name] for name in self._names],
+                [found[name] for name in self.still],
+                [found[name] for name in self.weights],
+            )
+        except tf.errors.OpError:
+            return np.full(self._evaluate.outputs[0].shape[0], np.nan)
+        return np.asarray(answers)
+
+
+with tf.init_scope():
+    _STILL = (tf.zeros((), tf.float64), tf.zeros((), tf.float64))
+
+
+def _flows(dtype: tf.DType) -> bool:
+    return bool(dtype.is_floating or dtype.is_complex or dtype == tf.variant)
+
+
+@dataclass
+class ApartAt:
+    """The units of a loss at a point.
+
+    Attributes:
+        apart: the units.
+        found: the inputs of the step and the tensors named in `fetches`.
+        evaluations: how many graph calls there were.
+    """
+
+    apart: Apart
+    found: dict[str, tf.Tensor]
+    evaluations: int = 0
+    units: frozenset[int] = frozenset()
+    _sizes: dict[int, float] = field(default_factory=dict)
+
+    def value(self, source: Source) -> Array:
+        """A source's value."""
+        return np.asarray(self.found[source.name])
+
+    def gradient(self, source: Source) -> Array:
+        """The tape's gradient of a source for what its units use themselves; zero for None."""
+        if source.total is None:
+            return np.zeros(source.shape)
+        total = np.asarray(self.found[source.total], np.float64)
+        for name in source.beyond:
+            total = total - np.asarray(self.found[name], np.float64)
+        return total
+
+    def size(self, unit: int) -> float:
+        """The sum of the magnitudes of what a unit's answer is a sum of, as far as it is known."""
+        if unit not in self._sizes:
+            self._sizes[unit] = math.fsum(
+                _magnitude(self.found[output.same], self.found[weight])
+                for output in self.apart.outputs[unit]
+                for weight in output.weights
+                if weight is not None and output.same is not None
+            )
+        return self._sizes[unit]
+
+    def elsewhere(
+        self, found: dict[str, tf.Tensor], units: frozenset[int], sources: Sequence[Source]
+    ) -> ApartAt | None:
+        """Units where what they are given is something else; what weighs their outputs is not.
+
+        Args:
+            found: what they are given.
+            units: the units.
+            sources: the sources whose gradients are wanted there.
+
+        Returns:
+            The units there; None where an operation refuses it.
+        """
+        part, names = self.apart.backward(units, sources)
+        try:
+            gradients = part(*(found[name] for name in names))
+        except tf.errors.OpError:
+            return None
+        wanted = [source.total for source in sources if source.total is not None]
+        return ApartAt(
+            self.apart, {**found, **dict(zip(wanted, gradients, strict=True))}, units=units
+        )
+
+    def answers(
+        self,
+        units: Iterable[int],
+        places: Mapping[int, float],
+        moves: Mapping[int, Any],
+    ) -> dict[int, float]:
+        """What units answer where sources have moved.
+
+        Args:
+            units: the units that are asked.
+            places: how far each source goes.
+            moves: where to, by the source.
+        """
+        self.evaluations += 1
+        asked = tuple(sorted(units))
+        everyone = tuple(sorted(self.apart.outputs))
+        if len(asked) * _FEW >= len(everyone):
+            found = self.apart._function(everyone)(self.found, places, moves)
+            if np.all(np.isfinite(found)) or len(everyone) == 1:
+                known = dict(zip(everyone, map(float, found), strict=True))
+                return {unit: known[unit] for unit in asked}
+        answers = {}
+        for unit in asked:
+            (answer,) = self.apart._function((unit,))(self.found, places, moves)
+            answers[unit] = float(answer)
+        return answers
+
+
+def _magnitude(output: tf.Tensor, weight: tf.Tensor) -> float:
+    """The sum of the magnitudes of all products, from a part of them where there are many."""
+    one, other = np.asarray(output).ravel(), np.asarray(weight).ravel()
+    if one.size != other.size:
+        return 0.0
+    stride = max(1, one.size // _SAMPLE)
+    return stride * float(np.abs(one[::stride] * other[::stride]).sum(dtype=np.float64))
+
+
+_SAMPLE = 2**14
+_FEW = 4
+"""Where fewer than one in so many units are asked, each is computed by itself."""
+
+
+def as_tensors(direction: Direction) -> tuple[tf.Tensor, tf.Tensor]:
+    """A direction as the two tensors whose product it is."""
+    if isinstance(direction, Factors):
+        return tf.constant(direction.inner), tf.constant(direction.outer)
+    return tf.constant(direction), _ONE
+
+
+with tf.init_scope():
+    _ONE = tf.ones((), tf.float64)

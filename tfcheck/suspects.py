@@ -1,0 +1,153 @@
+"""Which units of a step are to blame for gradients that failed.
+
+Wrong units are known from the examination. Where a gradient is blocked, or not finite, no slope
+tells: then it is the units in which that begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfcheck.apart import Apart, Source
+from tfcheck.batch import Batch
+from tfcheck.dependence import depends
+from tfcheck.examine import Examination
+from tfcheck.local_examination import LocalExamination
+from tfcheck.point import Parameter
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A unit to blame.
+
+    Attributes:
+        path: its path.
+        before: paths of the variables that it uses, or that what it is given is computed from.
+    """
+
+    path: str
+    before: frozenset[str]
+
+
+class Suspects:
+    """The units of a step, given that some variables failed.
+
+    Args:
+        examination: the examination of the step.
+        batch: the debug batch.
+        failed: paths of the variables whose gradients are wrong.
+    """
+
+    def __init__(self, examination: Examination, batch: Batch, failed: Set[str]) -> None:
+        self._examination = examination
+        self._objective = examination.objective
+        self._batch = batch
+        self._failed = failed
+
+    def guilty(self) -> list[Suspect]:
+        """The units to blame, in the order of the step."""
+        for found in (self._wrong, self._not_finite, self._blocking, self._spoiling):
+            if guilty := list(found()):
+                return guilty
+        return []
+
+    def _parameters(self, loss: int) -> list[Parameter]:
+        return [p for p in self._objective.parameters if p.loss == loss]
+
+    def _before(self, loss: int, apart: Apart, source: Source) -> frozenset[str]:
+        leaves = {source.leaf} if source.leaf is not None else apart.leaves_before(source.name)
+        return frozenset(
+            parameter.path
+            for parameter in self._parameters(loss)
+            if not leaves.isdisjoint(self._objective.held_by(parameter))
+        )
+
+    def _suspects(self, loss: int, apart: Apart, sources: Iterable[Source]) -> Iterator[Suspect]:
+        for source in sources:
+            for unit in sorted(source.units):
+                yield Suspect(apart.paths[unit], self._before(loss, apart, source))
+
+    def _wrong(self) -> Iterator[Suspect]:
+        """Units that hand on a wrong gradient."""
+        for loss, local in self._examination.local.items():
+            apart = local.locally.apart
+            for wrong in sorted(local.wrong, key=lambda wrong: wrong.unit):
+                yield Suspect(wrong.path, self._before(loss, apart, wrong.source))
+
+    def _not_finite(self) -> Iterator[Suspect]:
+        """Units that make something that is not finite of what is."""
+        objective, base = self._objective, self._examination.base
+        for loss, apart in enumerate(objective.apart):
+            at = objective.units_at(base, loss)
+            if apart is None or at is None:
+                continue
+            known = {name: bool(np.all(np.isfinite(value))) for name, value in _floats(at.found)}
+            yield from _first_not_finite(self, loss, apart, known, base.losses[loss])
+
+    def _spoiling(self) -> Iterator[Suspect]:
+        """Units whose gradients only the training precision makes NaN or infinite."""
+        objective, base = self._objective, self._examination.base
+        for loss, apart in enumerate(objective.apart):
+            if apart is None:
+                continue
+            shares = objective.shares_as_trained(self._batch, base, loss)
+            known = {name: bool(np.all(np.isfinite(value))) for name, value in shares.items()}
+            yield from self._spoilt(loss, apart, known)
+
+    def _spoilt(self, loss: int, apart: Apart, finite: Mapping[str, bool]) -> Iterator[Suspect]:
+        for source in apart.sources:
+            weights = [
+                weight
+                for unit in source.units
+                for output in apart.outputs[unit]
+                for weight in output.weights
+                if weight is not None
+            ]
+            given = all(finite.get(weight, True) for weight in weights)
+            if source.total is not None and not finite.get(source.total, True) and given:
+                yield from self._suspects(loss, apart, [source])
+
+    def _blocking(self) -> Iterator[Suspect]:
+        """Units that depend on what they are given, though the tape gives no gradient of it."""
+        for loss, local in self._examination.local.items():
+            failed = {
+                name
+                for parameter in self._parameters(loss)
+                if parameter.path in self._failed
+                for name in self._objective.held_by(parameter)
+            }
+            yield from self._suspects(loss, local.locally.apart, self._blocked(local, failed))
+
+    def _blocked(self, local: LocalExamination, failed: Set[str]) -> Iterator[Source]:
+        apart, seed = local.locally.apart, self._examination.settings.seed
+        for source in apart.sources:
+            leaves = {source.leaf} if source.leaf else apart.leaves_before(source.name)
+            silent = not np.any(local.locally.gradient(source))
+            if silent and source.units and not failed.isdisjoint(leaves):
+                if depends(local.target([source]), seed):
+                    yield source
+
+
+def _floats(found: Mapping[str, object]) -> Iterator[tuple[str, np.ndarray]]:
+    for name, tensor in found.items():
+        if getattr(tensor, "dtype", None) is not None and tensor.dtype.is_floating:
+            yield name, np.asarray(tensor)
+
+
+def _first_not_finite(
+    suspects: Suspects, loss: int, apart: Apart, finite: Mapping[str, bool], value: float
+) -> Iterator[Suspect]:
+    for unit, outputs in sorted(apart.outputs.items()):
+        sources = [source for source in apart.sources if unit in source.units]
+        given = all(finite[source.name] for source in sources)
+        made = [finite[o.same] if o.same is not None else bool(np.isfinite(value)) for o in outputs]
+        if given and not all(made):
+            yield from suspects._suspects(loss, apart, sources)
+            continue
+        weights = [w for o in outputs for w in o.weights if w is not None]
+        if given and all(made) and all(finite.get(w, True) for w in weights):
+            spoilt = [s for s in sources if s.total is not None and not finite[s.total]]
+            yield from suspects._suspects(loss, apart, spoilt)
