@@ -38,9 +38,9 @@ def compiled(*layers: keras.layers.Layer, shape: tuple[int, ...] = (3,), **how: 
     return model
 
 
-def trace_step(model: Any, batch: Batch, *, layers: bool = False, **options: Any) -> TracedStep:
+def trace_step(model: Any, batch: Batch, **options: Any) -> TracedStep:
     """A model's step as a graph."""
-    return tfcheck.tracing.trace(model_step(model, **options), batch, layers=layers)
+    return tfcheck.tracing.trace(model_step(model, **options), batch)
 
 
 def objective_of(model: keras.Model, *data: Any, **options: Any) -> tuple[Objective, Base]:
@@ -230,7 +230,7 @@ def test_patches_are_undone(raises: bool) -> None:
 
     model.first.call = call
     with pytest.raises(TfcheckError) if raises else contextlib.nullcontext():
-        trace_step(model, first_batch(X, Y), layers=True)
+        trace_step(model, first_batch(X, Y))
     assert all(one is other for one, other in zip(present(), before, strict=True))
     heard = [one is not other for one, other in zip(during.get_nowait(), before, strict=True)]
     assert heard[:4] == [True] * 4
@@ -239,7 +239,7 @@ def test_patches_are_undone(raises: bool) -> None:
 def test_tapes_and_optimizers_work_after_a_trace() -> None:
     """A tape gives gradients and an optimizer applies them, right after a trace."""
     model = compiled(L.Dense(2))
-    trace_step(model, first_batch(X, Y), layers=True)
+    trace_step(model, first_batch(X, Y))
     kernel = np.asarray(model.layers[0].kernel)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(X))

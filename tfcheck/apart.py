@@ -44,7 +44,8 @@ class Source:
     Attributes:
         name: the tensor, in the float64 graph.
         shape: its shape.
-        units: the units that use it.
+        users: the units that use it.
+        units: those of them that give something that the tape has a gradient of.
         total: the tensor of the tape's gradient of it; None where the tape gives None.
         beyond: the gradients of the gates that it goes through besides, which are in the total.
         leaf: the tensor that holds the value of the variable that it is; None for what units make.
@@ -53,6 +54,7 @@ class Source:
 
     name: str
     shape: tuple[int, ...]
+    users: frozenset[int]
     units: frozenset[int]
     total: str | None
     beyond: tuple[str, ...]
@@ -91,16 +93,30 @@ class Leaves:
     constants: frozenset[str]
 
 
+@dataclass(frozen=True, eq=False)
+class Promoted:
+    """A step's float64 graph.
+
+    Attributes:
+        graph: the graph.
+        excerpts: the same, to take parts from.
+        names: the tensors in it, by their names in the traced graph.
+        feeds: the inputs of the step.
+    """
+
+    graph: tf.Graph
+    excerpts: Excerpts
+    names: Mapping[str, str]
+    feeds: Sequence[tf.Tensor]
+
+
 class Apart:
     """The units of one loss.
 
     Args:
         call: the tape's call.
-        graph: the float64 graph.
-        excerpts: the same, to take parts from.
-        names: the tensors in it, by their names in the traced graph.
+        promoted: the graph of the step.
         leaves: what the loss is differentiated for.
-        feeds: the inputs of the step.
 
     Attributes:
         paths: the path of each unit.
@@ -112,21 +128,13 @@ class Apart:
         UndividedError: if the units cannot be told apart.
     """
 
-    def __init__(
-        self,
-        call: TapeCall,
-        graph: tf.Graph,
-        excerpts: Excerpts,
-        names: Mapping[str, str],
-        leaves: Leaves,
-        feeds: Sequence[tf.Tensor],
-    ) -> None:
-        self._feeds = feeds
+    def __init__(self, call: TapeCall, promoted: Promoted, leaves: Leaves) -> None:
         if call.division is None:
             raise UndividedError
+        names = promoted.names
         self._division = call.division
-        self._graph = graph
-        self._excerpts = excerpts
+        self.promoted = promoted
+        self._graph = promoted.graph
         self.paths = call.division.paths
         shares = {
             names[tensor.name]: None if share is None else names[share.name]
@@ -147,7 +155,7 @@ class Apart:
         )
         self._still: dict[str, None] = {}
         self._functions: dict[tuple[int, ...], _Together] = {}
-        self._backward: dict[tuple[int, ...], Callable[..., Any]] = {}
+        self._backward: dict[tuple[int, ...], tuple[Callable[..., Any], list[str]]] = {}
         self.assembled(tuple(sorted(self.outputs)))
         weights = [w for of in self.outputs.values() for o in of for w in o.weights]
         totals = [name for s in self.sources for name in (s.total, *s.beyond)]
@@ -261,6 +269,7 @@ class Apart:
                     name,
                     tuple(tensor.shape),
                     frozenset(units),
+                    frozenset(),
                     total,
                     tuple(g for gate in behind if (g := shares.get(gate)) is not None),
                     self._leaf_of(tensor, leaves),
@@ -301,7 +310,7 @@ class Apart:
                     output = Output(out.name, tuple(weights), known[0] if known else None)
                     self.outputs.setdefault(unit, []).append(output)
         self.sources = [
-            source if source.units <= self.outputs.keys() else replace(source, units=frozenset())
+            replace(source, units=frozenset(source.users & self.outputs.keys()))
             for source in self.sources
         ]
 
@@ -319,7 +328,8 @@ class Apart:
 
     # -- computing them ------------------------------------------------------------------------
 
-    def _function(self, units: tuple[int, ...]) -> _Together:
+    def function(self, units: tuple[int, ...]) -> _Together:
+        """Some of the units as one function."""
         if units not in self._functions:
             self._functions[units] = _Together(self, units)
         return self._functions[units]
@@ -343,7 +353,7 @@ class Apart:
             if operation.name in nodes:
                 continue
             node = tf.compat.v1.NodeDef()
-            node.CopyFrom(self._excerpts.node(operation.name))
+            node.CopyFrom(self.promoted.excerpts.node(operation.name))
             nodes[operation.name] = node
             for position, tensor in enumerate(operation.inputs):
                 name = canonical(node.input[position], in_function=False)
@@ -388,16 +398,6 @@ class Apart:
     def _constants(self) -> dict[str, bool]:
         return {}
 
-    @property
-    def graph(self) -> tf.Graph:
-        """The float64 graph."""
-        return self._graph
-
-    @property
-    def excerpts(self) -> Excerpts:
-        """The float64 graph, to take parts from."""
-        return self._excerpts
-
     def leaves_before(self, name: str) -> frozenset[str]:
         """The leaves that a tensor is computed from."""
         if name not in self._before:
@@ -433,11 +433,11 @@ class Apart:
             wanted = [s.total for s in sources if s.total is not None]
             element = self._graph.as_graph_element
             tensors = {name: element(name) for name in given}
-            tensors |= {feed.name: feed for feed in self._feeds}
+            tensors |= {feed.name: feed for feed in self.promoted.feeds}
             names = list(tensors)
-            used = [names[n] for n in self._excerpts.used(names, wanted)]
+            used = [names[n] for n in self.promoted.excerpts.used(names, wanted)]
             part = callable_part(
-                self._excerpts, [tensors[n] for n in used], [element(n) for n in wanted]
+                self.promoted.excerpts, [tensors[n] for n in used], [element(n) for n in wanted]
             )
             self._backward[key] = part, used
         return self._backward[key]
@@ -458,7 +458,7 @@ class _Together:
 
     def __init__(self, apart: Apart, units: tuple[int, ...]) -> None:
         nodes, feeds = apart.assembled(units)
-        element = apart.graph.as_graph_element
+        element = apart.promoted.graph.as_graph_element
         moved = {moved_name(s.number): s for s in apart.sources}
         self.moving = [moved[fed].number for fed in feeds if fed in moved]
         self.still = [name for fed, name in feeds.items() if fed not in moved]
@@ -484,7 +484,7 @@ class _Together:
                 there = bases[position] + inner * (places[position] * outer)
                 there.set_shape(bases[position].shape)
                 given[moved_name(number)] = there
-            found = apart.excerpts.assembled(nodes.values(), given, wanted)
+            found = apart.promoted.excerpts.assembled(nodes.values(), given, wanted)
             values = dict(zip(wanted, found, strict=True))
             by_name = dict(zip(self.weights, weights, strict=True))
             return tf.stack(
@@ -557,12 +557,12 @@ class ApartAt:
     Attributes:
         apart: the units.
         found: the inputs of the step and the tensors named in `fetches`.
-        evaluations: how many graph calls there were.
+        evaluations: how often all units were computed, or as much of them.
     """
 
     apart: Apart
     found: dict[str, tf.Tensor]
-    evaluations: int = 0
+    evaluations: float = 0.0
     units: frozenset[int] = frozenset()
     _sizes: dict[int, float] = field(default_factory=dict)
 
@@ -626,17 +626,18 @@ class ApartAt:
             places: how far each source goes.
             moves: where to, by the source.
         """
-        self.evaluations += 1
         asked = tuple(sorted(units))
         everyone = tuple(sorted(self.apart.outputs))
         if len(asked) * _FEW >= len(everyone):
-            found = self.apart._function(everyone)(self.found, places, moves)
+            self.evaluations += 1.0
+            found = self.apart.function(everyone)(self.found, places, moves)
             if np.all(np.isfinite(found)) or len(everyone) == 1:
                 known = dict(zip(everyone, map(float, found), strict=True))
                 return {unit: known[unit] for unit in asked}
         answers = {}
         for unit in asked:
-            (answer,) = self.apart._function((unit,))(self.found, places, moves)
+            self.evaluations += 1 / len(everyone)
+            (answer,) = self.apart.function((unit,))(self.found, places, moves)
             answers[unit] = float(answer)
         return answers
 

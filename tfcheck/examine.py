@@ -33,6 +33,7 @@ from tfcheck.report import Coordinate, Settings, VariableReport
 from tfcheck.second_look import Look, look_again
 from tfcheck.sweep import measure_coordinate, measure_every_coordinate
 from tfcheck.target import TAPE_ULPS, Arithmetic, Line, Target
+from tfcheck.units import name_of
 from tfcheck.verdict import Verdict
 
 _PRECISION = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -198,9 +199,10 @@ class Examination:
                 f"measured in their own precision: {some(self.objective.islands)}."
             )
         sizes = [entries(self.objective.parameters[position]) for position in positions]
-        for loss, obstacle in enumerate(obstacles):
-            if obstacle is None:
-                self._examine_locally(loss)
+        if self.settings.method != "full" and self.settings.epsilon == "auto":
+            for loss, obstacle in enumerate(obstacles):
+                if obstacle is None:
+                    self.examine_locally(loss)
         found: dict[str, Finding] = {}
         for done, position in enumerate(positions):
             parameter = self.objective.parameters[position]
@@ -214,17 +216,14 @@ class Examination:
                 found[parameter.path] = finding
         return list(found.values())
 
-    def _examine_locally(self, loss: int) -> None:
+    def examine_locally(self, loss: int) -> None:
         """Examine a loss unit by unit, where that can be done."""
-        if self.settings.method == "full" or self.settings.epsilon != "auto":
-            return
         at = self.objective.units_at(self.base, loss)
-        if at is None:
+        if at is None or loss in self.local:
             return
         self.progress("every layer by itself", 0, 0)
         moving = self.objective.moving(self.base, loss, self.settings.seed)
-        local = LocalExamination(Locally(at, moving, self.settings), self.settings)
-        self.local[loss] = local
+        self.local[loss] = LocalExamination(Locally(at, moving, self.settings), self.settings)
 
     def _loudest_of(self, loss: int) -> float:
         norms = [
@@ -438,8 +437,20 @@ class Examination:
             look = local.look(sources)
         if look.judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT):
             local.accuse_users(sources)
-        judgement = self._drawn(parameter, look.judgement)
+        judgement = self._on_kinks(look.judgement, local.kinks_behind(leaves))
+        judgement = self._drawn(parameter, judgement)
         return self._finding(position, look.measurement, judgement, target)
+
+    @staticmethod
+    def _on_kinks(judgement: Judgement, paths: Sequence[str]) -> Judgement:
+        """The judgement, with the kinks of the units that the gradient comes through."""
+        if not paths or judgement.verdict is not Verdict.PASS or judgement.reason:
+            return judgement
+        where = some([name_of(path) for path in paths])
+        note = (
+            f"The loss has a kink at this point, in {where}; a little aside both gradients agree."
+        )
+        return replace(judgement, reason="kink", note=note)
 
     def _drawn(self, parameter: Parameter, judgement: Judgement) -> Judgement:
         """The judgement, with the reason where random numbers were held fixed for it."""
@@ -475,7 +486,7 @@ class Examination:
         if local is None or judgement.verdict is Verdict.PASS or judgement.note:
             return judgement
         wrong = local.wrong_behind(self.objective.held_by(parameter))
-        paths = list(dict.fromkeys(w.path for w in wrong))
+        paths = list(dict.fromkeys(name_of(w.path) for w in wrong))
         if not paths:
             return judgement
         note = f"The gradient comes through {some(paths)}, which hands on a wrong one."
@@ -613,6 +624,7 @@ class Examination:
         layer = path.rsplit("/", 1)[0] if "/" in path else path
         wrong = judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT)
         known = gradient is not None and judgement.reason != "wrong_shape"
+        size = norm(np.zeros(0) if gradient is None else gradient) if known else math.nan
         report = VariableReport(
             path=path,
             layer=layer,
@@ -620,7 +632,7 @@ class Examination:
             score=math.nan,
             verdict=judgement.verdict,
             reason=judgement.reason,
-            analytic_norm=norm(gradient) / abs(scale) if known else math.nan,
+            analytic_norm=size / abs(scale),
             numerical_norm=math.nan,
             error_bar=math.nan,
             note=judgement.note,

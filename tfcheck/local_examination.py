@@ -55,12 +55,14 @@ class LocalExamination:
     Attributes:
         wrong: the units whose gradients of what other units give them are wrong.
         unclear: the sources that other units give of which too little is known.
+        kinks: those at which a unit has a kink.
     """
 
     locally: Locally
     settings: Settings
     wrong: list[Wrong] = field(default_factory=list)
     unclear: list[Source] = field(default_factory=list)
+    kinks: list[Source] = field(default_factory=list)
     _cleared: dict[int, Cleared] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,11 +81,13 @@ class LocalExamination:
         if not np.all(np.isfinite(self.locally.gradient(source))):
             self.unclear.append(source)
             return
-        verdict = self.look([source]).judgement.verdict
-        if verdict in _WRONG:
-            self._accuse(source, verdict)
-        elif verdict is not Verdict.PASS:
+        judgement = self.look([source]).judgement
+        if judgement.verdict in _WRONG:
+            self._accuse(source, judgement.verdict)
+        elif judgement.verdict is not Verdict.PASS:
             self.unclear.append(source)
+        elif judgement.reason == "kink":
+            self.kinks.append(source)
 
     def _accuse(self, source: Source, verdict: Verdict) -> None:
         apart = self.locally.apart
@@ -173,6 +177,14 @@ class LocalExamination:
 
     def is_unclear(self, leaves: Iterable[str]) -> bool:
         """Whether a variable's gradient comes through a unit of which too little is known."""
-        held_by = set(leaves)
-        apart = self.locally.apart
-        return any(not held_by.isdisjoint(apart.leaves_before(s.name)) for s in self.unclear)
+        return bool(self._through(self.unclear, leaves))
+
+    def kinks_behind(self, leaves: Iterable[str]) -> list[str]:
+        """The paths of the units with kinks that a variable's gradient comes through."""
+        found = self._through(self.kinks, leaves)
+        paths = self.locally.apart.paths
+        return list(dict.fromkeys(paths[unit] for source in found for unit in source.units))
+
+    def _through(self, sources: Iterable[Source], leaves: Iterable[str]) -> list[Source]:
+        held_by, apart = set(leaves), self.locally.apart
+        return [s for s in sources if not held_by.isdisjoint(apart.leaves_before(s.name))]

@@ -8,7 +8,7 @@ beyond them, it gets from a graph of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from tfcheck.apart import Apart, ApartAt, Source, as_tensors
 from tfcheck.differences import FIRST_STEP, Along
 from tfcheck.directions import Array, generator, norm, scale_of
 from tfcheck.judge import Judgement, judge_measurement
-from tfcheck.lines import Direction, Factors, factors_of, slope_along
+from tfcheck.lines import Direction, Factors, Values, factors_of, slope_along
 from tfcheck.measure import Measurement, measure_directions
 from tfcheck.report import Settings
 from tfcheck.target import TAPE_ULPS, Arithmetic, Movable, Target
@@ -195,7 +195,7 @@ class Locally:
         moves: Mapping[int, Any],
     ) -> None:
         places = {
-            source.number: part * cluster.start
+            source.number: part * self.start(cluster.units)
             for cluster in batch
             for source, _ in cluster.members
         }
@@ -203,7 +203,7 @@ class Locally:
         answers = self.at.answers(units, places, moves)
         for cluster in batch:
             answer = math.fsum(answers[unit] for unit in cluster.units)
-            cluster.known(number, part * cluster.start, answer)
+            cluster.known(number, part * self.start(cluster.units), answer)
 
     def _measured(self, cluster: _Cluster) -> Iterator[Cleared]:
         joint = measure_directions(
@@ -247,11 +247,11 @@ class Locally:
         first = sources[0]
         numbers = [source.number for source in sources]
 
-        def values_along(direction: Direction) -> Callable[[Sequence[float]], list[float]]:
+        def values_along(direction: Direction) -> Values:
             tensors = as_tensors(direction)
 
-            def at(places: Sequence[float]) -> list[float]:
-                return [
+            def at(places: Sequence[float]) -> Array:
+                found = [
                     math.fsum(
                         self.at.answers(
                             units,
@@ -263,6 +263,7 @@ class Locally:
                     )
                     for place in places
                 ]
+                return np.array(found)
 
             return at
 
@@ -315,9 +316,13 @@ class _Nudged(Locally):
         self.at = at
         self._moving = moving
         self._settings = settings
-        self._scales = before._scales
+        self._before = before
         self._gradients = {}
-        self._zero = {**before._zero, **at.answers(at.units, {}, {})}
+        self._zero = at.answers(at.units, {}, {})
+
+    def scale(self, source: Source) -> float:
+        """The size of a natural change of a source, where it was before."""
+        return self._before.scale(source)
 
 
 def _robust_scale(value: Array) -> float:

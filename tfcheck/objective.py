@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfcheck.apart import Apart, ApartAt, Leaves, UndividedError
+from tfcheck.apart import Apart, ApartAt, Leaves, Promoted, UndividedError
 from tfcheck.around import Around
 from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
@@ -247,6 +247,8 @@ class Objective:
         totals: dict[str, str | None] = {}
         variables: dict[str, int | None] = {}
         for source, gradient in zip(call.sources, call.gradients, strict=True):
+            if tf.as_dtype(source.dtype).is_complex:
+                continue
             total = None if gradient is None else pure.tensors[gradient.name]
             if not is_variable(source):
                 held_by, which = [pure.tensors[source.name]], None
@@ -261,7 +263,7 @@ class Objective:
         constants |= {cut.tensor for cut in pure.cuts} - totals.keys()
         leaves = Leaves(totals, variables, frozenset(constants))
         try:
-            return Apart(call, graph, self._source, pure.tensors, leaves, self._feeds)
+            return Apart(call, Promoted(graph, self._source, pure.tensors, self._feeds), leaves)
         except UndividedError:
             return None
 

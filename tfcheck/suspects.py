@@ -6,10 +6,13 @@ tells: then it is the units in which that begins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tfcheck.apart import Apart, Source
 from tfcheck.batch import Batch
@@ -65,17 +68,32 @@ class Suspects:
             if not leaves.isdisjoint(self._objective.held_by(parameter))
         )
 
-    def _suspects(self, loss: int, apart: Apart, sources: Iterable[Source]) -> Iterator[Suspect]:
+    def suspects(self, loss: int, apart: Apart, sources: Iterable[Source]) -> Iterator[Suspect]:
+        """Those who use sources."""
         for source in sources:
-            for unit in sorted(source.units):
+            for unit in sorted(source.units or source.users):
                 yield Suspect(apart.paths[unit], self._before(loss, apart, source))
 
     def _wrong(self) -> Iterator[Suspect]:
         """Units that hand on a wrong gradient."""
+        for loss in range(self._objective.steps):
+            if math.isfinite(self._examination.base.losses[loss]):
+                self._examination.examine_locally(loss)
+                self._accuse_users(loss)
         for loss, local in self._examination.local.items():
             apart = local.locally.apart
             for wrong in sorted(local.wrong, key=lambda wrong: wrong.unit):
                 yield Suspect(wrong.path, self._before(loss, apart, wrong.source))
+
+    def _accuse_users(self, loss: int) -> None:
+        """Find the units that use a variable wrongly, where only the loss has told that it is."""
+        local = self._examination.local.get(loss)
+        if local is None:
+            return
+        for parameter in self._parameters(loss):
+            leaves = self._objective.held_by(parameter)
+            if parameter.path in self._failed and not local.wrong_behind(leaves):
+                local.accuse_users(local.sources_of(leaves))
 
     def _not_finite(self) -> Iterator[Suspect]:
         """Units that make something that is not finite of what is."""
@@ -108,7 +126,7 @@ class Suspects:
             ]
             given = all(finite.get(weight, True) for weight in weights)
             if source.total is not None and not finite.get(source.total, True) and given:
-                yield from self._suspects(loss, apart, [source])
+                yield from self.suspects(loss, apart, [source])
 
     def _blocking(self) -> Iterator[Suspect]:
         """Units that depend on what they are given, though the tape gives no gradient of it."""
@@ -119,21 +137,23 @@ class Suspects:
                 if parameter.path in self._failed
                 for name in self._objective.held_by(parameter)
             }
-            yield from self._suspects(loss, local.locally.apart, self._blocked(local, failed))
+            yield from self.suspects(loss, local.locally.apart, self._blocked(local, failed))
 
     def _blocked(self, local: LocalExamination, failed: Set[str]) -> Iterator[Source]:
         apart, seed = local.locally.apart, self._examination.settings.seed
         for source in apart.sources:
             leaves = {source.leaf} if source.leaf else apart.leaves_before(source.name)
-            silent = not np.any(local.locally.gradient(source))
-            if silent and source.units and not failed.isdisjoint(leaves):
-                if depends(local.target([source]), seed):
-                    yield source
+            if failed.isdisjoint(leaves) or np.any(local.locally.gradient(source)):
+                continue
+            # Nothing that the tape knows of comes of it, and yet the loss depends on it.
+            dead_end = not source.units
+            if dead_end or depends(local.target([source]), seed):
+                yield source
 
 
-def _floats(found: Mapping[str, object]) -> Iterator[tuple[str, np.ndarray]]:
+def _floats(found: Mapping[str, Any]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     for name, tensor in found.items():
-        if getattr(tensor, "dtype", None) is not None and tensor.dtype.is_floating:
+        if tensor.dtype.is_floating:
             yield name, np.asarray(tensor)
 
 
@@ -145,9 +165,9 @@ def _first_not_finite(
         given = all(finite[source.name] for source in sources)
         made = [finite[o.same] if o.same is not None else bool(np.isfinite(value)) for o in outputs]
         if given and not all(made):
-            yield from suspects._suspects(loss, apart, sources)
+            yield from suspects.suspects(loss, apart, sources)
             continue
         weights = [w for o in outputs for w in o.weights if w is not None]
         if given and all(made) and all(finite.get(w, True) for w in weights):
             spoilt = [s for s in sources if s.total is not None and not finite[s.total]]
-            yield from suspects._suspects(loss, apart, spoilt)
+            yield from suspects.suspects(loss, apart, spoilt)

@@ -26,6 +26,11 @@ LOSS = "loss"
 READ = "ReadVariableOp"
 
 
+def name_of(path: str) -> str:
+    """How a unit is named to a reader."""
+    return {OUTSIDE: "what is in no layer", LOSS: "the loss"}.get(path, path)
+
+
 @dataclass
 class Call:
     """A call of a layer or of a loss: the operations from `start` on, before `end`, are made in it.
@@ -191,7 +196,9 @@ class _Walk:
         return tensor.op.name not in self._read and tensor.name not in self.leaves
 
     def _of(self, operation: tf.Operation) -> tuple[str, int]:
-        unit = self._unit[operation.name]
+        return self._united(self._unit[operation.name])
+
+    def _united(self, unit: tuple[str, int]) -> tuple[str, int]:
         while unit in self._same:
             unit = self._same[unit]
         return unit
@@ -206,9 +213,8 @@ class _Walk:
         numbers: dict[tuple[str, int], int] = {}
         paths: list[str] = []
         unit_of = {}
-        for name, unit in self._unit.items():
-            while unit in self._same:
-                unit = self._same[unit]
+        for name, own in self._unit.items():
+            unit = self._united(own)
             if unit not in numbers:
                 kind, which = unit
                 numbers[unit] = len(paths)
