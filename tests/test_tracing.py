@@ -121,7 +121,6 @@ def snapshot(model: Busy) -> dict[str, Any]:
 OPTIONS: dict[str, dict[str, Any]] = {
     "train": {},
     "inference": {"phase": "inference"},
-    "layers": {"layers": True},
     "loss_fn": {
         "loss_fn": lambda model, x, y, _w: tf.reduce_mean((model(x, training=True) - y) ** 2)
     },

@@ -121,7 +121,9 @@ class Apart:
     Attributes:
         paths: the path of each unit.
         sources: what the units are given that moves.
-        outputs: for each unit what it gives.
+        outputs: for each unit what it gives that the tape has a gradient of.
+        giving: the units that give anything that moves.
+        holding: the units that give what the tape takes for constant.
         fetches: the names of the tensors to evaluate at a point.
 
     Raises:
@@ -148,7 +150,7 @@ class Apart:
         self._cut = self._crossing(live, leaves, shares)
         self._find_sources(live, leaves, shares)
         seeds = [None if w is None else names[w.name] for w in call.output_gradients]
-        self._find_outputs(live, shares, list(zip(targets, seeds, strict=True)))
+        self._find_outputs(live, leaves, shares, list(zip(targets, seeds, strict=True)))
         self.kinked = self._units_with(live, lambda op: op.type in _KINKED)
         self.rough = self._units_with(
             live, lambda op: any(t.dtype.is_floating and t.dtype.size < 8 for t in op.outputs)
@@ -287,14 +289,22 @@ class Apart:
     def _find_outputs(
         self,
         live: Sequence[tuple[tf.Operation, list[tf.Tensor]]],
+        leaves: Leaves,
         shares: Mapping[str, str | None],
         seeds: Sequence[tuple[str, str | None]],
     ) -> None:
         self.outputs: dict[int, list[Output]] = {}
+        self.giving: set[int] = set()
+        self.holding: set[int] = set()
+        targets = [target for target, _ in seeds]
         for operation, _ in live:
             if self._is_gate(operation):
                 continue
             for out in operation.outputs:
+                if out.name in self._cut or out.name in self._gates_of or out.name in targets:
+                    self.giving.add(self.unit_of(operation.name))
+                elif out.name in leaves.constants:
+                    self.holding.add(self.unit_of(operation.name))
                 weights: list[str | None] = []
                 if out.name in self._cut:
                     weights = [w for w in [shares.get(out.name)] if w is not None]

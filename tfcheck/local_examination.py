@@ -160,15 +160,15 @@ class LocalExamination:
         return nudged.target(sources, gradient, stream)
 
     def accuse_users(self, sources: Sequence[Source]) -> None:
-        """Find the units that use a variable wrongly, given that one does."""
+        """Find the units that use a variable wrongly, if any does."""
         apart = self.locally.apart
-        guilty = [s for s in sources if s.units and not self._is_clear(s)]
-        if len(guilty) > 1:
-            verdicts = {s.number: self.look([s]).judgement.verdict for s in guilty}
-            guilty = [s for s in guilty if verdicts[s.number] in _WRONG] or guilty
-        for source in guilty:
-            for unit in sorted(source.units):
-                self.wrong.append(Wrong(unit, apart.paths[unit], source, Verdict.FAIL))
+        for source in sources:
+            if not source.units or self._is_clear(source):
+                continue
+            finite = np.all(np.isfinite(self.locally.gradient(source)))
+            if finite and self.look([source]).judgement.verdict in _WRONG:
+                for unit in sorted(source.units):
+                    self.wrong.append(Wrong(unit, apart.paths[unit], source, Verdict.FAIL))
 
     def wrong_behind(self, leaves: Iterable[str]) -> list[Wrong]:
         """The wrong units that gradients of a variable come through."""

@@ -20,6 +20,7 @@ from tfcheck.dependence import depends
 from tfcheck.examine import Examination
 from tfcheck.local_examination import LocalExamination
 from tfcheck.point import Parameter
+from tfcheck.units import OUTSIDE
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Suspects:
         """Those who use sources."""
         for source in sources:
             for unit in sorted(source.units or source.users):
-                yield Suspect(apart.paths[unit], self._before(loss, apart, source))
+                path = OUTSIDE if unit in apart.holding else apart.paths[unit]
+                yield Suspect(path, self._before(loss, apart, source))
 
     def _wrong(self) -> Iterator[Suspect]:
         """Units that hand on a wrong gradient."""
@@ -145,9 +147,9 @@ class Suspects:
             leaves = {source.leaf} if source.leaf else apart.leaves_before(source.name)
             if failed.isdisjoint(leaves) or np.any(local.locally.gradient(source)):
                 continue
-            # Nothing that the tape knows of comes of it, and yet the loss depends on it.
-            dead_end = not source.units
-            if dead_end or depends(local.target([source]), seed):
+            # What goes nowhere from here, or what is given on though the tape does not know how.
+            ends = not source.users <= apart.giving
+            if ends or (source.units and depends(local.target([source]), seed)):
                 yield source
 
 
