@@ -7,6 +7,7 @@ evaluation, which costs little more than one of the loss, moves every unit by it
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,7 @@ class Source:
         units: those of them that give something that the tape has a gradient of.
         total: the tensor of the tape's gradient of it; None where the tape gives None.
         beyond: the gradients of the gates that it goes through besides, which are in the total.
+        handed: the tensor of the total as it goes on from here, and of nothing else; None for none.
         leaf: the tensor that holds the value of the variable that it is; None for what units make.
         number: its position among the sources.
     """
@@ -58,6 +60,7 @@ class Source:
     units: frozenset[int]
     total: str | None
     beyond: tuple[str, ...]
+    handed: str | None
     leaf: str | None
     number: int
 
@@ -157,6 +160,8 @@ class Apart:
         )
         self._still: dict[str, None] = {}
         self._functions: dict[tuple[int, ...], _Together] = {}
+        self.parts: dict[Any, Callable[..., Any]] = {}
+        self._derivatives: dict[int, _Derivative | None] = {}
         self._backward: dict[tuple[int, ...], tuple[Callable[..., Any], list[str]]] = {}
         self.assembled(tuple(sorted(self.outputs)))
         weights = [w for of in self.outputs.values() for o in of for w in o.weights]
@@ -274,11 +279,19 @@ class Apart:
                     frozenset(),
                     total,
                     tuple(g for gate in behind if (g := shares.get(gate)) is not None),
+                    shares.get(self._gate_before(tensor), total),
                     self._leaf_of(tensor, leaves),
                     number,
                 )
             )
         self._position = {source.name: source.number for source in self.sources}
+
+    def _gate_before(self, tensor: tf.Tensor) -> str:
+        """The gate that a gate's output goes through just before; `""` for none."""
+        if not self._is_gate(tensor.op):
+            return ""
+        given = [t for t in tensor.op.inputs if t.name in self._live and self._is_gate(t.op)]
+        return given[0].name if given else ""
 
     def _leaf_of(self, tensor: tf.Tensor, leaves: Leaves) -> str | None:
         """The leaf that a tensor is, directly or behind gates; None for what units make."""
@@ -424,6 +437,23 @@ class Apart:
             self._before[name] = frozenset(found)
         return self._before[name]
 
+    def derivative(self, source: Source, found: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
+        """What the units of a source compute, differentiated operation by operation.
+
+        Args:
+            source: what it is differentiated for.
+            found: the tensors named in `fetches`.
+
+        Returns:
+            The derivative; None where some operation has none.
+        """
+        if source.number not in self._derivatives:
+            self._derivatives[source.number] = None
+            with contextlib.suppress(LookupError, ValueError, TypeError, NotImplementedError):
+                self._derivatives[source.number] = _Derivative(self, source)
+        derivative = self._derivatives[source.number]
+        return None if derivative is None else derivative(found)
+
     def backward(
         self, units: frozenset[int], sources: Sequence[Source]
     ) -> tuple[Callable[..., Any], list[str]]:
@@ -554,6 +584,53 @@ class _Together:
 
 with tf.init_scope():
     _STILL = (tf.zeros((), tf.float64), tf.zeros((), tf.float64))
+
+
+class _Derivative:
+    """What units compute, differentiated for something that they are given.
+
+    Args:
+        apart: all units.
+        source: what it is differentiated for.
+    """
+
+    def __init__(self, apart: Apart, source: Source) -> None:
+        units = sorted(source.units)
+        nodes, feeds = apart.assembled(units)
+        for node in nodes.values():
+            if node.op in _STOPPING:  # it hands on what it gets; only tapes are told otherwise
+                node.op = "Identity"
+        own = moved_name(source.number)
+        weights = [w for u in units for o in apart.outputs[u] for w in o.weights if w is not None]
+        self._names = list(dict.fromkeys([*feeds.values(), *weights]))
+        element = apart.promoted.graph.as_graph_element
+
+        def evaluate(tensors: list[tf.Tensor]) -> tf.Tensor:
+            by_name = dict(zip(self._names, tensors, strict=True))
+            given = {fed: tf.identity(by_name[name]) for fed, name in feeds.items()}
+            outputs = [o for unit in units for o in apart.outputs[unit]]
+            wanted = [output.name for output in outputs]
+            found = apart.promoted.excerpts.assembled(nodes.values(), given, wanted)
+            grad_ys = [
+                tf.add_n([tf.ones_like(value) if w is None else by_name[w] for w in o.weights])
+                for value, o in zip(found, outputs, strict=True)
+            ]
+            (gradient,) = tf.gradients(found, [given[own]], grad_ys)
+            return tf.zeros_like(given[own]) if gradient is None else tf.convert_to_tensor(gradient)
+
+        specs = [tf.TensorSpec(element(n).shape, element(n).dtype) for n in self._names]
+        function = tf.function(evaluate, autograph=False)
+        self._evaluate = function.get_concrete_function(specs)
+
+    def __call__(self, found: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
+        try:
+            derivative: tf.Tensor = self._evaluate([found[name] for name in self._names])
+        except tf.errors.OpError:
+            return None
+        return derivative
+
+
+_STOPPING = frozenset({"StopGradient", "PreventGradient"})
 
 
 def _flows(dtype: tf.DType) -> bool:

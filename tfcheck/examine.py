@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfcheck.corrected import Corrected, Correction
 from tfcheck.dependence import depends, only_jumps
-from tfcheck.differences import Along, measure_noise
+from tfcheck.differences import FIRST_STEP, Along, measure_noise
 from tfcheck.directions import generator, norm, scale_of
 from tfcheck.errors import ParityError, TfcheckError, some
 from tfcheck.judge import (
@@ -50,6 +51,9 @@ _ROUNDED = 0.1
 """A gradient of at most this part of the loudest is but rounding where it changes that much."""
 
 _WORST_SHOWN = 5
+_FEW_SHOWN = 3
+"""How many of the worst entries are measured, and how many where each costs the whole loss."""
+
 _VANISHED = 1e-8
 """The same for the size a loss has far from here, where it has not been trained to vanish."""
 
@@ -126,6 +130,7 @@ class Examination:
         self._jittered: dict[int, Base | None] = {}
         self.local: dict[int, LocalExamination] = {}
         self._like: dict[int, Line] = {}
+        self._right: dict[int, dict[int, Corrected]] = {}
         self._noise: dict[int, float] = {}
         self._everything: dict[int, Along | None] = {}
         self._scales = {
@@ -425,8 +430,10 @@ class Examination:
             unused = Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
             return self._finding(position, None, unused)
         silent = gradient is None or not np.any(gradient)
-        if silent or not sources or local.wrong_behind(leaves) or local.is_unclear(leaves):
+        if silent or not sources or local.is_unclear(leaves):
             return None
+        if local.wrong_behind(leaves):
+            return self._before_wrong_units(position, local)
         if not all(source.units for source in sources):
             return None
         target = local.target(sources)
@@ -440,6 +447,44 @@ class Examination:
         judgement = self._on_kinks(look.judgement, local.kinks_behind(leaves))
         judgement = self._drawn(parameter, judgement)
         return self._finding(position, look.measurement, judgement, target)
+
+    def _before_wrong_units(self, position: int, local: LocalExamination) -> Finding | None:
+        """What the gradient of a parameter before wrong units is, and what it would be.
+
+        Of the first few it is measured through the loss besides.
+        """
+        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
+        right = self._corrected(parameter.loss, local).get(position)
+        if right is None or gradient is None:
+            return None
+        measurement = right.measurement(gradient)
+        judgement = self._judged(measurement, parameter.loss, self._scales[parameter])
+        target = None
+        if judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT) and self._looked_into:
+            target = self._target(parameter, gradient, self.base, self._loudest[parameter.loss])
+            # What is measured through the loss must be what it would be.
+            (line,) = measure_directions(
+                replace(target, gradient=right.gradient), 1, None, self.settings.seed
+            ).lines
+            if line.plainly_off:
+                return None
+            target = replace(target, known=right.gradient)
+        judgement = self._drawn(parameter, self._where_from(parameter, judgement))
+        return self._finding(position, measurement, judgement, target)
+
+    def _corrected(self, loss: int, local: LocalExamination) -> dict[int, Corrected]:
+        """The right gradients of the parameters before wrong units, found once for all of them."""
+        if loss not in self._right:
+            totals = {
+                position: total
+                for position, parameter in enumerate(self.objective.parameters)
+                if parameter.loss == loss
+                if local.wrong_behind(self.objective.held_by(parameter))
+                if (total := self.objective.total_of(position)) is not None
+            }
+            found = Correction(local).gradients(list(totals.values()))
+            self._right[loss] = {} if found is None else dict(zip(totals, found, strict=True))
+        return self._right[loss]
 
     @staticmethod
     def _on_kinks(judgement: Judgement, paths: Sequence[str]) -> Judgement:
@@ -674,17 +719,18 @@ class Examination:
 
     def _pattern(self, target: Target, parameter: Parameter, measurement: Measurement) -> str:
         """How the gradient is wrong; only of the first few failing variables."""
-        if not self._looked_into or not measurement.lines:
+        if not self._looked_into or not (measurement.lines or target.known is not None):
             return ""
         others = {
             other.path: gradient
             for other, gradient in zip(self.objective.parameters, self.base.gradients, strict=True)
             if other.loss == parameter.loss and other is not parameter and gradient is not None
         }
-        return pattern_of(target, measurement.lines[0].slope.step / 4, others)
+        step = measurement.lines[0].slope.step / 4 if measurement.lines else FIRST_STEP
+        return pattern_of(target, step, others)
 
     def _worst_coordinates(self, target: Target, scale: float) -> tuple[Coordinate, ...]:
-        """The most deviating entries among those that bisection and the largest gradients point to.
+        """The most deviating entries among those that are likely to be wrong.
 
         Only of the first few failing variables: where one layer corrupts all before it, their
         entries tell nothing more.
@@ -693,7 +739,9 @@ class Examination:
             return ()
         self._localised += 1
         coordinates = []
-        for index in suspicious_entries(target, _WORST_SHOWN):
+        for index in suspicious_entries(
+            target, _WORST_SHOWN if target.known is None else _FEW_SHOWN
+        ):
             line: Line = measure_coordinate(target, index)
             unit = target.scale * scale
             analytic = math.nan if target.gradient is None else line.analytic / unit

@@ -365,7 +365,8 @@ def _gated_layer(recording: Recording) -> _Replacement:
                 return original(self, *args, **kwargs)
             gates: dict[int, tf.Tensor] = {}
             args, kwargs = tf.nest.map_structure(lambda leaf: _gated(leaf, gates), (args, kwargs))
-            recording.gates |= {gate.op.name for gate in gates.values()}
+            for gate in gates.values():
+                recording.gates |= {gate.op.name, gate.op.inputs[0].op.name}
             with recording.calling(self.path or self.name):
                 return original(self, *args, **kwargs)
 
@@ -379,14 +380,14 @@ _LOOKED_THROUGH = frozenset({"Const", "Softmax", "Sigmoid"})
 
 
 def _gated(leaf: Any, gates: dict[int, tf.Tensor]) -> Any:
-    """A float tensor of the graph behind a gate, one for each tensor; all else as it is.
+    """A float tensor of the graph behind two gates, the same for each tensor; all else as it is.
 
-    Unlike an identity's, the gate's gradient is a tensor of its own.
+    Unlike an identity's, the gradient that comes back through the second is a tensor of its own.
     """
     if not is_float(leaf) or not tf.is_symbolic_tensor(leaf) or leaf.op.type in _LOOKED_THROUGH:
         return leaf
     if id(leaf) not in gates:
-        gate = tf.ensure_shape(leaf, leaf.shape)
+        gate = tf.ensure_shape(tf.ensure_shape(leaf, leaf.shape), leaf.shape)
         copy_mask(leaf, gate)
         gates[id(leaf)] = gate
     return gates[id(leaf)]

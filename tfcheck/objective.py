@@ -275,6 +275,16 @@ class Objective:
         given = {feed.name: value for feed, value in zip(self._feeds, base.inputs, strict=True)}
         return ApartAt(apart, {**given, **base.units})
 
+    def total_of(self, position: int) -> str | None:
+        """The tensor of a parameter's gradient in the float64 graph; None where the tape has none.
+
+        Args:
+            position: the parameter's position.
+        """
+        parameter = self.parameters[position]
+        gradient = self._calls[parameter.loss].gradients[parameter.number]
+        return None if gradient is None else self._tensors[gradient.name]
+
     def held_by(self, parameter: Parameter) -> tuple[str, ...]:
         """The names of the tensors that hold a parameter's value in the float64 graph."""
         return tuple(self._feeds[position].name for position in parameter.inputs)

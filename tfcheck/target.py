@@ -255,6 +255,7 @@ class Target(Movable):
         draw: draws a random direction; None for Gaussian ones.
         values_along: the loss along a direction, at several places at once; None for one by one.
         entries: the loss where single entries are perturbed, many at once; None for one by one.
+        known: the right gradient, where it is known already; None where it is not.
     """
 
     displaced: Displaced
@@ -265,6 +266,7 @@ class Target(Movable):
     draw: Callable[[np.random.Generator], Direction] | None = None
     values_along: Callable[[Direction], Values] | None = None
     entries: Entries | None = None
+    known: Array | None = None
 
     @property
     def scale(self) -> float:
