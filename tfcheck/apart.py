@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfcheck.directions import Array
 from tfcheck.graph_functions import Excerpts, callable_part
-from tfcheck.lines import Direction, Factors
+from tfcheck.lines import Direction, Factors, factors_of
 from tfcheck.listening import TapeCall
 from tfcheck.nodes import OF_SHAPES, canonical
 
@@ -126,6 +126,7 @@ class Apart:
         sources: what the units are given that moves.
         outputs: for each unit what it gives that the tape has a gradient of.
         giving: the units that give anything that moves.
+        kernels: the sources, by number, that are large kernels.
         holding: the units that give what the tape takes for constant.
         fetches: the names of the tensors to evaluate at a point.
 
@@ -159,7 +160,7 @@ class Apart:
             live, lambda op: any(t.dtype.is_floating and t.dtype.size < 8 for t in op.outputs)
         )
         self._still: dict[str, None] = {}
-        self._functions: dict[tuple[int, ...], _Together] = {}
+        self._functions: dict[tuple[tuple[int, ...], bool], _Together] = {}
         self.parts: dict[Any, Callable[..., Any]] = {}
         self._derivatives: dict[int, _Derivative | None] = {}
         self._backward: dict[tuple[int, ...], tuple[Callable[..., Any], list[str]]] = {}
@@ -246,6 +247,7 @@ class Apart:
         shares: Mapping[str, str | None],
     ) -> None:
         users: dict[str, set[int]] = {}
+        uses: dict[str, list[tf.Operation]] = {}
         tensors: dict[str, tf.Tensor] = {}
         self._gates_of: dict[str, list[str]] = {}
         reads: dict[int, list[str]] = {}
@@ -262,6 +264,7 @@ class Apart:
             for tensor in inputs:
                 if tensor.name in self._cut:
                     users.setdefault(tensor.name, set()).add(self.unit_of(operation.name))
+                    uses.setdefault(tensor.name, []).append(operation)
                     tensors[tensor.name] = tensor
         self.sources: list[Source] = []
         for number, (name, units) in enumerate(users.items()):
@@ -284,6 +287,11 @@ class Apart:
                     number,
                 )
             )
+        self.kernels = {
+            source.number: kernel
+            for source in self.sources
+            if (kernel := _kernel(source, uses[source.name])) is not None
+        }
         self._position = {source.name: source.number for source in self.sources}
 
     def _gate_before(self, tensor: tf.Tensor) -> str:
@@ -351,11 +359,11 @@ class Apart:
 
     # -- computing them ------------------------------------------------------------------------
 
-    def function(self, units: tuple[int, ...]) -> _Together:
-        """Some of the units as one function."""
-        if units not in self._functions:
-            self._functions[units] = _Together(self, units)
-        return self._functions[units]
+    def function(self, units: tuple[int, ...], *, thin: bool = False) -> _Together:
+        """Some of the units as one function; `thin` is told at `_Together`."""
+        if (units, thin) not in self._functions:
+            self._functions[units, thin] = _Together(self, units, thin=thin)
+        return self._functions[units, thin]
 
     def assembled(self, units: Sequence[int]) -> tuple[dict[str, Any], dict[str, str]]:
         """The nodes that compute the outputs of units, and what their sources are named there.
@@ -494,22 +502,32 @@ class _Together:
     Args:
         apart: all units.
         units: which of them.
+        thin: whether large kernels stay where they are, and a thin product is added to what comes
+            of them. Their directions must then be factors.
     """
 
-    def __init__(self, apart: Apart, units: tuple[int, ...]) -> None:
+    def __init__(self, apart: Apart, units: tuple[int, ...], *, thin: bool) -> None:
         nodes, feeds = apart.assembled(units)
         element = apart.promoted.graph.as_graph_element
         moved = {moved_name(s.number): s for s in apart.sources}
         self.moving = [moved[fed].number for fed in feeds if fed in moved]
-        self.still = [name for fed, name in feeds.items() if fed not in moved]
-        self.weights = list(
-            dict.fromkeys(
-                w for unit in units for o in apart.outputs[unit] for w in o.weights if w is not None
-            )
-        )
-        names = [apart.sources[number].name for number in self.moving]
+        self.kernels = {n for n in self.moving if n in apart.kernels} if thin else set()
+        for number in self.kernels:
+            _make_thin(nodes, apart.kernels[number], number)
+        self._still = [name for fed, name in feeds.items() if fed not in moved]
+        self._names = [apart.sources[number].name for number in self.moving]
         outputs = [apart.outputs[unit] for unit in units]
+        self._weights = list(
+            dict.fromkeys(w for of in outputs for o in of for w in o.weights if w is not None)
+        )
         wanted = list(dict.fromkeys(o.name for of in outputs for o in of))
+        nothing = (tf.zeros((), tf.float64), tf.zeros((), tf.float64))
+        self._nowhere = [
+            tuple(tf.zeros(shape, tf.float64) for shape in apart.kernels[number].factors)
+            if number in self.kernels
+            else nothing
+            for number in self.moving
+        ]
 
         def evaluate(
             places: tf.Tensor,
@@ -518,31 +536,34 @@ class _Together:
             still: list[tf.Tensor],
             weights: list[tf.Tensor],
         ) -> tf.Tensor:
-            given = dict(zip(self.still, still, strict=True))
+            given = dict(zip(self._still, still, strict=True))
             for position, number in enumerate(self.moving):
                 inner, outer = moves[position]
-                there = bases[position] + inner * (places[position] * outer)
-                there.set_shape(bases[position].shape)
-                given[moved_name(number)] = there
+                base, far = bases[position], places[position] * outer
+                if number in self.kernels:
+                    names = (
+                        moved_name(number),
+                        _thin_name(number, "in"),
+                        _thin_name(number, "out"),
+                    )
+                    given |= dict(zip(names, (base, inner, tf.reshape(far, [-1])), strict=True))
+                else:
+                    there = base + inner * far
+                    there.set_shape(base.shape)
+                    given[moved_name(number)] = there
             found = apart.promoted.excerpts.assembled(nodes.values(), given, wanted)
             values = dict(zip(wanted, found, strict=True))
-            by_name = dict(zip(self.weights, weights, strict=True))
+            by_name = dict(zip(self._weights, weights, strict=True))
+
+            def weighted(output: Output, weight: str | None) -> tf.Tensor:
+                value = values[output.name]
+                return tf.reduce_sum(
+                    tf.cast(value if weight is None else value * by_name[weight], tf.float64)
+                )
+
             return tf.stack(
                 [
-                    tf.add_n(
-                        [
-                            tf.reduce_sum(
-                                tf.cast(
-                                    values[o.name]
-                                    if weight is None
-                                    else values[o.name] * by_name[weight],
-                                    tf.float64,
-                                )
-                            )
-                            for o in of
-                            for weight in o.weights
-                        ]
-                    )
+                    tf.add_n([weighted(o, weight) for o in of for weight in o.weights])
                     for of in outputs
                 ]
             )
@@ -551,15 +572,20 @@ class _Together:
             return [tf.TensorSpec(element(n).shape, element(n).dtype) for n in tensors]
 
         free = tf.TensorSpec(None, tf.float64)
+        pairs = [
+            tuple(tf.TensorSpec(shape, tf.float64) for shape in apart.kernels[number].factors)
+            if number in self.kernels
+            else (free, free)
+            for number in self.moving
+        ]
         function = tf.function(evaluate, autograph=False)
         self._evaluate = function.get_concrete_function(
             tf.TensorSpec([len(self.moving)], tf.float64),
-            [(free, free) for _ in self.moving],
-            specs(names),
-            specs(self.still),
-            specs(self.weights),
+            pairs,
+            specs(self._names),
+            specs(self._still),
+            specs(self._weights),
         )
-        self._names = names
 
     def __call__(
         self,
@@ -572,18 +598,80 @@ class _Together:
         try:
             answers = self._evaluate(
                 tf.constant(at, tf.float64),
-                [moves.get(number, _STILL) for number in self.moving],
+                [
+                    moves.get(number, nowhere)
+                    for number, nowhere in zip(self.moving, self._nowhere, strict=True)
+                ],
                 [found[name] for name in self._names],
-                [found[name] for name in self.still],
-                [found[name] for name in self.weights],
+                [found[name] for name in self._still],
+                [found[name] for name in self._weights],
             )
         except tf.errors.OpError:
             return np.full(self._evaluate.outputs[0].shape[0], np.nan)
         return np.asarray(answers)
 
 
-with tf.init_scope():
-    _STILL = (tf.zeros((), tf.float64), tf.zeros((), tf.float64))
+@dataclass(frozen=True)
+class Kernel:
+    """A large kernel of a single product.
+
+    Attributes:
+        user: the operation that it is multiplied in.
+        transposed: whether that transposes it.
+        factors: shapes of the two factors of a direction in it, as `as_tensors` gives them.
+    """
+
+    user: str
+    transposed: bool
+    factors: tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def _kernel(source: Source, users: Sequence[tf.Operation]) -> Kernel | None:
+    """A source as a large kernel, where it is one."""
+    if len(users) != 1 or math.prod(source.shape) <= LARGE:
+        return None
+    (user,) = users
+    if len(user.inputs) != 2 or user.inputs[1].name != source.name:
+        return None
+    transposed = False
+    if user.type == "MatMul":
+        transposed = user.get_attr("transpose_b")
+    elif user.type != "Conv2D" or user.get_attr("data_format") != b"NHWC":
+        return None
+    elif user.inputs[0].shape[-1] != source.shape[2]:
+        return None  # with groups, one output needs one of each group
+    if math.prod(source.shape) <= (user.outputs[0].shape.num_elements() or math.inf):
+        return None  # to move it costs less than to add to all that it gives
+    inner, outer = factors_of(source.shape, transposed=transposed)
+    return Kernel(user.name, transposed, (inner, (*outer, 1) if transposed else outer))
+
+
+def _make_thin(nodes: dict[str, Any], kernel: Kernel, number: int) -> None:
+    """Put a thin product beside that of a kernel, which does not move then."""
+    node = nodes[kernel.user]
+    kept, thin = type(node)(), type(node)()
+    kept.CopyFrom(node)
+    kept.name = f"{node.name}/kept"
+    thin.CopyFrom(node)
+    thin.name = f"{node.name}/thin"
+    thin.input[1] = _thin_name(number, "in")
+    dtype = {"T": node.attr["T"]}
+    product = type(node)(
+        name=f"{node.name}/product",
+        op="Mul",
+        input=[thin.name, _thin_name(number, "out")],
+        attr=dtype,
+    )
+    total = type(node)(name=node.name, op="AddV2", input=[kept.name, product.name], attr=dtype)
+    nodes |= {new.name: new for new in (kept, thin, product, total)}
+
+
+def _thin_name(number: int, part: str) -> str:
+    return f"thin/{number}/{part}:0"
+
+
+LARGE = 2**13
+"""Directions in tensors of more entries than this are products."""
 
 
 class _Derivative:
@@ -677,6 +765,11 @@ class ApartAt:
             )
         return self._sizes[unit]
 
+    def _is_product(self, number: int, move: tuple[tf.Tensor, tf.Tensor]) -> bool:
+        """Whether a direction is factors where it is one in a large kernel."""
+        kernel = self.apart.kernels.get(number)
+        return kernel is None or tuple(move[0].shape) == kernel.factors[0]
+
     def elsewhere(
         self, found: dict[str, tf.Tensor], units: frozenset[int], sources: Sequence[Source]
     ) -> ApartAt | None:
@@ -717,7 +810,8 @@ class ApartAt:
         everyone = tuple(sorted(self.apart.outputs))
         if len(asked) * _FEW >= len(everyone):
             self.evaluations += 1.0
-            found = self.apart.function(everyone)(self.found, places, moves)
+            thin = all(self._is_product(number, move) for number, move in moves.items())
+            found = self.apart.function(everyone, thin=thin)(self.found, places, moves)
             if np.all(np.isfinite(found)) or len(everyone) == 1:
                 known = dict(zip(everyone, map(float, found), strict=True))
                 return {unit: known[unit] for unit in asked}
@@ -746,7 +840,8 @@ _FEW = 4
 def as_tensors(direction: Direction) -> tuple[tf.Tensor, tf.Tensor]:
     """A direction as the two tensors whose product it is."""
     if isinstance(direction, Factors):
-        return tf.constant(direction.inner), tf.constant(direction.outer)
+        outer = direction.outer[:, None] if direction.transposed else direction.outer
+        return tf.constant(direction.inner), tf.constant(outer)
     return tf.constant(direction), _ONE
 
 

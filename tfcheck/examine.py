@@ -354,7 +354,9 @@ class Examination:
         from_numbers = _ROUNDINGS * _PRECISION[lowest] * self._numbers[loss]
         return max(_PARITY[lowest] * self._natural[loss] + from_variables, from_numbers)
 
-    def _target(self, parameter: Parameter, gradient: Any, base: Base, loudest: float) -> Target:
+    def _target(
+        self, parameter: Parameter, gradient: Any, base: Base, loudest: float, *, heard: bool = True
+    ) -> Target:
         value = self.objective.value(base, parameter)
         around, scale = self.objective.around, scale_of(value)
         return Target(
@@ -367,7 +369,7 @@ class Examination:
             at_zero=base.losses[parameter.loss],
             resolution=self.settings.thresholds.okay / 30,
             loudest=loudest,
-            arithmetic=self._arithmetic(parameter.loss, known=loudest > 0),
+            arithmetic=self._arithmetic(parameter.loss, known=heard and loudest > 0),
             bits=self.objective.bits,
             start=self.objective.first_step,
             unit=scale,
@@ -461,14 +463,15 @@ class Examination:
         judgement = self._judged(measurement, parameter.loss, self._scales[parameter])
         target = None
         if judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT) and self._looked_into:
-            target = self._target(parameter, gradient, self.base, self._loudest[parameter.loss])
+            loudest = self._loudest[parameter.loss]
+            target = self._target(parameter, gradient, self.base, loudest, heard=False)
             # What is measured through the loss must be what it would be.
             (line,) = measure_directions(
                 replace(target, gradient=right.gradient), 1, None, self.settings.seed
             ).lines
             if line.plainly_off:
                 return None
-            target = replace(target, known=right.gradient)
+            target = replace(target, known=right.gradient, start=line.slope.step)
         judgement = self._drawn(parameter, self._where_from(parameter, judgement))
         return self._finding(position, measurement, judgement, target)
 
@@ -742,7 +745,7 @@ class Examination:
         for index in suspicious_entries(
             target, _WORST_SHOWN if target.known is None else _FEW_SHOWN
         ):
-            line: Line = measure_coordinate(target, index)
+            line: Line = measure_coordinate(target, index, search=target.known is None)
             unit = target.scale * scale
             analytic = math.nan if target.gradient is None else line.analytic / unit
             coordinates.append(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfcheck.apart import Apart, ApartAt, Source, as_tensors
+from tfcheck.apart import LARGE, Apart, ApartAt, Source, as_tensors
 from tfcheck.differences import FIRST_STEP, Along
 from tfcheck.directions import Array, generator, norm, scale_of
 from tfcheck.judge import Judgement, judge_measurement
@@ -32,9 +32,6 @@ _ROUGH_STEP = 2.0**-8
 """Where to begin in a unit that is partly computed in float32."""
 
 _LARGEST_WEIGHT = 64.0
-
-_LARGE = 2**13
-"""Directions in tensors of more entries are products."""
 
 _SAMPLE = 2**14
 """So many entries tell the scale of a tensor."""
@@ -125,11 +122,13 @@ class Locally:
         """A random direction in a source, where it moves at all."""
         mask = self._moving.get(source.number)
         shape = source.shape
-        if math.prod(shape) <= _LARGE or len(shape) < 2:
+        if math.prod(shape) <= LARGE or len(shape) < 2:
             direction = rng.standard_normal(shape) * unit
             return direction if mask is None else direction * mask
-        inner, outer = factors_of(shape, transposed=False)
-        factors = Factors(unit * rng.standard_normal(inner), rng.standard_normal(outer))
+        kernel = self.apart.kernels.get(source.number)
+        transposed = kernel is not None and kernel.transposed
+        inner, outer = factors_of(shape, transposed=transposed)
+        factors = Factors(unit * rng.standard_normal(inner), rng.standard_normal(outer), transposed)
         return factors if mask is None else factors.dense() * mask
 
     # -- all units at once -----------------------------------------------------------------------

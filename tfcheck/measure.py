@@ -81,7 +81,7 @@ def measure_directions(
     drawn = (target.drawn(rng) for _ in range(directions))
     if epsilon is not None:
         step = epsilon / target.scale
-        return _from_lines(target, [_at_step(target, direction, step) for direction in drawn])
+        return _from_lines(target, [at_step(target, direction, step) for direction in drawn])
     reference = target.scale * target.norm
     leader = target.line(next(drawn), reference)
     if brief and leader.plainly_off:
@@ -121,10 +121,10 @@ def glance(target: Movable, like: Line, seed: int) -> Measurement | None:
 def measure_more(target: Movable, step: float, seed: int) -> list[Line]:
     """Lines along many more directions, all at one step, for what only many of them can tell."""
     rng = generator(seed, target.stream, "more")
-    return [_at_step(target, target.drawn(rng), step) for _ in range(_MANY)]
+    return [at_step(target, target.drawn(rng), step) for _ in range(_MANY)]
 
 
-def _at_step(target: Movable, direction: Any, step: float) -> Line:
+def at_step(target: Movable, direction: Any, step: float) -> Line:
     """Measure along a direction at one step, without a search."""
     analytic, slope = target.slope_at(direction, step)
     return Line(analytic, slope, abs(slope.value - analytic), slope.smooth)
@@ -138,9 +138,7 @@ def _follow(target: Movable, direction: Any, leader: Line, reference: float) -> 
     direction's own one-sided slopes.
     """
     if leader.plainly_off:
-        line = dataclasses.replace(
-            _at_step(target, direction, leader.slope.step), first_smooth=True
-        )
+        line = dataclasses.replace(at_step(target, direction, leader.slope.step), first_smooth=True)
         if line.plainly_off or line.gap <= line.slope.error_bar <= leader.slope.error_bar:
             return line
         return target.line(direction, reference, leader.slope.step)
