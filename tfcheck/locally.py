@@ -75,6 +75,7 @@ class Locally:
         self._settings = settings
         self._scales: dict[int, float] = {}
         self._gradients: dict[int, Array] = {}
+        self._loudest: dict[frozenset[int], float] = {}
         self._zero = at.answers(at.apart.outputs, {}, {})
 
     # -- what is known of sources and units ------------------------------------------------------
@@ -105,6 +106,15 @@ class Locally:
     def size(self, units: frozenset[int]) -> float:
         """How large what units answer is a sum of."""
         return math.fsum(max(self.at.size(unit), abs(self._zero[unit])) for unit in units)
+
+    def loudest(self, units: frozenset[int]) -> float:
+        """How loud units are: what they answer is a sum of, or changes by in natural changes."""
+        if units not in self._loudest:
+            given = [source for source in self.apart.sources if source.units == units]
+            loudness = [self.scale(source) * norm(self.gradient(source)) for source in given]
+            known = filter(math.isfinite, [self.size(units), *loudness])
+            self._loudest[units] = max(known, default=0.0)
+        return self._loudest[units]
 
     def start(self, units: frozenset[int]) -> float:
         """Where to begin the search for a step."""
@@ -161,7 +171,7 @@ class Locally:
             stream=stream,
             at_zero=self.at_zero(units),
             resolution=self._settings.thresholds.okay / 30 / math.sqrt(len(sources)),
-            loudest=max(loudest, self.size(units)),
+            loudest=self.loudest(units),
             arithmetic=self.arithmetic(units),
             start=self.start(units),
             locally=self,
@@ -219,7 +229,7 @@ class Locally:
                 bar_square=joint.bar_square / unit**2,
                 analytic_norm=size,
             )
-            judgement = self.judged(measurement, self.size(source.units), self.scale(source))
+            judgement = self.judged(measurement, self.loudest(source.units), self.scale(source))
             yield Cleared(source, measurement, judgement)
 
     def judged(self, measurement: Measurement, loudest: float, scale: float) -> Judgement:
@@ -276,7 +286,7 @@ class Locally:
             gradient=gradient,
             at_zero=self.at_zero(units),
             resolution=self._settings.thresholds.okay / 30,
-            loudest=self.size(units),
+            loudest=self.loudest(units),
             arithmetic=self.arithmetic(units),
             start=self.start(units),
             unit=scale,
@@ -317,6 +327,7 @@ class _Nudged(Locally):
         self._settings = settings
         self._before = before
         self._gradients = {}
+        self._loudest = {}
         self._zero = at.answers(at.units, {}, {})
 
     def scale(self, source: Source) -> float:

@@ -32,6 +32,7 @@ from tfcheck.graph_functions import (
     weighted_total,
 )
 from tfcheck.internals import live_variable, variable_spec
+from tfcheck.lines import factors_of
 from tfcheck.listening import Recording, TapeCall, is_variable
 from tfcheck.nodes import all_nodes, meets, reachable
 from tfcheck.point import BATCH, NUDGE, Base, Parameter, as_floats, elsewhere, spread
@@ -41,6 +42,7 @@ from tfcheck.tracing import TracedStep
 
 Array = npt.NDArray[np.float64]
 
+_LARGE = 2**13
 ISLAND_STEP = 2.0**-8
 """Where to begin the search for a step in a loss that is partly computed in float32."""
 
@@ -308,7 +310,7 @@ class Objective:
             tensors = [self._graph.as_graph_element(source.name) for source in made]
             self._made[loss] = self._part(tensors, [loss])
         try:
-            there = self._made[loss](self._nudged_inputs(base, loss, seed, NUDGE))
+            there = self._made[loss](self._nudged_inputs(base, loss, seed, NUDGE, quickly=True))
         except tf.errors.OpError:
             return {}
         found = {}
@@ -598,15 +600,30 @@ class Objective:
                 found["gradients"].append([None for g in call.gradients if g is not None])
         return {**found, "errors": tuple(errors)}
 
-    def _nudged_inputs(self, base: Base, loss: int, seed: int, size: float) -> list[tf.Tensor]:
+    def _nudged_inputs(
+        self, base: Base, loss: int, seed: int, size: float, *, quickly: bool = False
+    ) -> list[tf.Tensor]:
+        """The inputs where all that a loss is differentiated for moves a little at random.
+
+        Args:
+            base: the point to move from.
+            loss: the loss.
+            seed: seeds the moves.
+            size: how far, relative to the scale of what moves.
+            quickly: whether moves of large variables are products of vectors. Defaults to False.
+        """
         inputs = list(base.inputs)
         for parameter in self.parameters:
             if parameter.loss != loss or not parameter.inputs:
                 continue
             value = as_floats(base.inputs[parameter.inputs[0]])
-            change = size * gaussian(
-                generator(seed, parameter.stream, "nudge"), value.shape, scale_of(value)
-            )
+            rng = generator(seed, parameter.stream, "nudge")
+            if quickly and value.ndim > 1 and value.size > _LARGE:
+                inner, outer = factors_of(value.shape, transposed=False)
+                unit = size * scale_of(value)
+                change = unit * rng.standard_normal(inner) * rng.standard_normal(outer)
+            else:
+                change = size * gaussian(rng, value.shape, scale_of(value))
             for position in parameter.inputs:
                 inputs[position] = tf.constant(as_floats(base.inputs[position]) + change)
         return inputs
