@@ -206,7 +206,8 @@ class Apart:
             own_only = bool(own) and len(own) == len(operation.outputs)
             inputs = [tensor for tensor in operation.inputs if tensor.name in self._live]
             self._live |= dict.fromkeys(own, operation)
-            if own_only or not inputs or operation.type in OF_SHAPES:
+            closed = operation.name in self._division.closed
+            if own_only or not inputs or operation.type in OF_SHAPES or closed:
                 continue
             self._live |= {
                 out.name: operation

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from tfcheck.errors import telling_line
-from tfcheck.internals import copy_mask, live_variable
+from tfcheck.internals import copy_mask, is_watched, live_variable
 from tfcheck.patching import put_in_place, threads_inherit, unreplaced
 from tfcheck.units import LOSS, Call, Division, divide
 
@@ -65,7 +65,8 @@ class Recording:
         tape_calls: the tapes' calls for variables.
         graph: the graph that is traced; None where the step runs eagerly.
         calls: the calls of layers and losses in it, outer ones before those made in them.
-        gates: names of the operations that layers' inputs go through.
+        gates: the names of the operations that layers' inputs go through, and whether a tape
+            that records knows what they were computed from.
         applied: what the optimizers were given.
         loss_scales: scaled losses, each with the loss before.
         known: the model's Keras variables by the identity of the `tf.Variable` behind each, which
@@ -79,7 +80,7 @@ class Recording:
     tape_calls: list[TapeCall] = field(default_factory=list)
     graph: Any = None
     calls: list[Call] = field(default_factory=list)
-    gates: set[str] = field(default_factory=set)
+    gates: dict[str, bool] = field(default_factory=dict)
     applied: list[Applied] = field(default_factory=list)
     loss_scales: list[tuple[tf.Tensor, tf.Tensor]] = field(default_factory=list)
     known: Mapping[int, Any] = field(default_factory=dict)
@@ -366,7 +367,8 @@ def _gated_layer(recording: Recording) -> _Replacement:
             gates: dict[int, tf.Tensor] = {}
             args, kwargs = tf.nest.map_structure(lambda leaf: _gated(leaf, gates), (args, kwargs))
             for gate in gates.values():
-                recording.gates |= {gate.op.name, gate.op.inputs[0].op.name}
+                names = (gate.op.name, gate.op.inputs[0].op.name)
+                recording.gates |= dict.fromkeys(names, is_watched(gate))
             with recording.calling(self.path or self.name):
                 return original(self, *args, **kwargs)
 

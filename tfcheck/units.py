@@ -8,7 +8,7 @@ stands by itself: what it is given, what it computes, and the tape's gradients o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,7 @@ class Division:
         unit_of: the unit of each operation that the target is computed from, by its name.
         gates: for each gate, by its operation's name, the identity of the variable that it reads;
             None for a layer's input.
+        closed: the names of gates behind which the tape does not know what comes through them.
         crossings: tensors, gates' outputs aside, that one unit computes and another uses.
         behind: the tensors to ask the tape for: the gates' outputs, then the crossings.
     """
@@ -62,6 +63,7 @@ class Division:
     paths: tuple[str, ...]
     unit_of: Mapping[str, int]
     gates: Mapping[str, int | None]
+    closed: frozenset[str]
     crossings: tuple[tf.Tensor, ...]
     behind: tuple[tf.Tensor, ...]
 
@@ -69,7 +71,7 @@ class Division:
 def divide(
     graph: Any,
     calls: Sequence[Call],
-    gates: Set[str],
+    gates: Mapping[str, bool],
     targets: Iterable[tf.Tensor],
     leaves: Mapping[str, Any],
 ) -> Division:
@@ -78,7 +80,8 @@ def divide(
     Args:
         graph: the graph being traced.
         calls: the calls of layers and losses, outer ones before those that are made in them.
-        gates: the names of the operations that layers' inputs go through.
+        gates: the names of the operations that layers' inputs go through, and whether the tape
+            knows what they were computed from.
         targets: what is differentiated.
         leaves: what it is differentiated for: the variable for the name of the tensor that holds
             its handle, None for that of a tensor in the graph.
@@ -97,6 +100,7 @@ def divide(
         paths,
         unit_of,
         {gate.name: walk.read_by(gate) for gate in walk.gates},
+        frozenset(name for name, watched in gates.items() if not watched),
         tuple(crossings),
         (*behind, *crossings),
     )
@@ -131,7 +135,7 @@ class _Walk:
     """
 
     leaves: Mapping[str, Any]
-    layer_inputs: Set[str]
+    layer_inputs: Mapping[str, bool]
     innermost: np.ndarray[Any, np.dtype[np.int64]]
     gates: list[tf.Operation] = field(default_factory=list)
     _live: dict[str, tf.Operation] = field(default_factory=dict)
@@ -148,7 +152,8 @@ class _Walk:
         inputs = [tensor for tensor in operation.inputs if tensor.name in self._live]
         call = int(self.innermost[position])
         self._unit[operation.name] = ("call", call)
-        if not inputs or operation.type in OF_SHAPES:
+        closed = not self.layer_inputs.get(operation.name, True)
+        if not inputs or operation.type in OF_SHAPES or closed:
             return
         self._live |= {out.name: operation for out in operation.outputs if _flows(out)}
         if operation.type == READ or operation.name in self.layer_inputs:
