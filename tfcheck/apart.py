@@ -97,6 +97,22 @@ class Leaves:
 
 
 @dataclass(frozen=True, eq=False)
+class Assembly:
+    """Nodes of the float64 graph, cut off from what they are given.
+
+    Attributes:
+        nodes: the nodes, by name.
+        feeds: for the name of what is fed the tensor at a point that it is; what moves is fed
+            under the name that `moved_name` gives it.
+        outputs: what is wanted, in groups that are summed up.
+    """
+
+    nodes: dict[str, Any]
+    feeds: dict[str, str]
+    outputs: Sequence[Sequence[Output]]
+
+
+@dataclass(frozen=True, eq=False)
 class Promoted:
     """A step's float64 graph.
 
@@ -160,7 +176,7 @@ class Apart:
             live, lambda op: any(t.dtype.is_floating and t.dtype.size < 8 for t in op.outputs)
         )
         self._still: dict[str, None] = {}
-        self._functions: dict[tuple[tuple[int, ...], bool], _Together] = {}
+        self._functions: dict[tuple[tuple[int, ...] | None, bool], Together] = {}
         self.parts: dict[Any, Callable[..., Any]] = {}
         self._derivatives: dict[int, _Derivative | None] = {}
         self._backward: dict[tuple[int, ...], tuple[Callable[..., Any], list[str]]] = {}
@@ -192,11 +208,14 @@ class Apart:
         """The live operations that the targets are computed from, each with its live inputs."""
         element = self._graph.as_graph_element
         pending = [element(name).op for name in targets]
+        ends = leaves.totals.keys() | leaves.constants
         cone: set[str] = set()
         while pending:
             operation = pending.pop()
-            if operation.name not in cone:
-                cone.add(operation.name)
+            if operation.name in cone:
+                continue
+            cone.add(operation.name)
+            if not all(out.name in ends for out in operation.outputs):
                 pending += [tensor.op for tensor in operation.inputs]
         found = []
         for operation in self._graph.get_operations():
@@ -319,6 +338,7 @@ class Apart:
         self.giving: set[int] = set()
         self.holding: set[int] = set()
         targets = [target for target, _ in seeds]
+        self._targets = [Output(target, (seed,), None) for target, seed in seeds]
         for operation, _ in live:
             if self._is_gate(operation):
                 continue
@@ -360,26 +380,29 @@ class Apart:
 
     # -- computing them ------------------------------------------------------------------------
 
-    def function(self, units: tuple[int, ...], *, thin: bool = False) -> _Together:
-        """Some of the units as one function; `thin` is told at `_Together`."""
+    def function(self, units: tuple[int, ...] | None, *, thin: bool = False) -> Together:
+        """Some of the units as one function, or, for None, the loss; `thin` is `Together`'s."""
         if (units, thin) not in self._functions:
-            self._functions[units, thin] = _Together(self, units, thin=thin)
+            assembly = self.whole() if units is None else self.assembled(units)
+            self._functions[units, thin] = Together(self, assembly, thin=thin)
         return self._functions[units, thin]
 
-    def assembled(self, units: Sequence[int]) -> tuple[dict[str, Any], dict[str, str]]:
-        """The nodes that compute the outputs of units, and what their sources are named there.
+    def assembled(self, units: Sequence[int]) -> Assembly:
+        """What computes the outputs of some units from what they are given."""
+        outputs = [self.outputs[unit] for unit in units]
+        return self._assembled(outputs, self._position)
 
-        Returns:
-            The nodes by name, and for the name of what is fed the tensor at the point that it is;
-            a source that moves is fed under the name `_moved` gives it.
-        """
+    def whole(self) -> Assembly:
+        """What computes the loss from the variables, with nothing cut in between."""
+        leaves = {s.name: s.number for s in self.sources if s.leaf is not None}
+        return self._assembled([self._targets], leaves)
+
+    def _assembled(self, outputs: Sequence[Sequence[Output]], cut: Mapping[str, int]) -> Assembly:
+        """What computes outputs from the sources at which the graph is cut."""
         nodes: dict[str, Any] = {}
         feeds: dict[str, str] = {}
-        pending = [
-            self._graph.as_graph_element(output.name).op
-            for unit in units
-            for output in self.outputs[unit]
-        ]
+        element = self._graph.as_graph_element
+        pending = [element(output.name).op for of in outputs for output in of]
         while pending:
             operation = pending.pop()
             if operation.name in nodes:
@@ -389,21 +412,22 @@ class Apart:
             nodes[operation.name] = node
             for position, tensor in enumerate(operation.inputs):
                 name = canonical(node.input[position], in_function=False)
-                if name in self._position and operation.type not in OF_SHAPES:
-                    fed = moved_name(self._position[name])
+                if name in cut and operation.type not in OF_SHAPES:
+                    fed = moved_name(cut[name])
                     feeds[fed] = name
                     node.input[position] = fed
-                elif self._stays_inside(tensor):
+                elif name not in cut and self._stays_inside(tensor, cut):
                     pending.append(tensor.op)
                 else:
                     feeds[name] = name
                     self._still[name] = None
-        return nodes, feeds
+        return Assembly(nodes, feeds, outputs)
 
-    def _stays_inside(self, tensor: tf.Tensor) -> bool:
+    def _stays_inside(self, tensor: tf.Tensor, cut: Mapping[str, int]) -> bool:
         """Whether what makes a tensor is computed along with what uses it."""
-        if tensor.name in self._live and tensor.name not in self._cut:
-            return not self._is_gate(tensor.op)
+        if tensor.name in self._live and tensor.name not in self._leaves:
+            # Where units are cut apart, gates are the end of them.
+            return not self._is_gate(tensor.op) or cut is not self._position
         return self._constant(tensor.op)
 
     def _constant(self, operation: tf.Operation) -> bool:
@@ -429,6 +453,16 @@ class Apart:
     @cached_property
     def _constants(self) -> dict[str, bool]:
         return {}
+
+    def leaves(self, names: Iterable[str]) -> list[Source]:
+        """The sources that are a variable, by the names of the tensors that hold its value."""
+        held_by = set(names)
+        return [source for source in self.sources if source.leaf in held_by]
+
+    def is_product(self, number: int, move: tuple[tf.Tensor, tf.Tensor]) -> bool:
+        """Whether a direction is factors where it is one in a large kernel."""
+        kernel = self.kernels.get(number)
+        return kernel is None or tuple(move[0].shape) == kernel.factors[0]
 
     def leaves_before(self, name: str) -> frozenset[str]:
         """The leaves that a tensor is computed from."""
@@ -473,8 +507,7 @@ class Apart:
         """
         key = tuple(source.number for source in sources)
         if key not in self._backward:
-            _, fed = self.assembled(sorted(units))
-            given = dict.fromkeys(fed.values())
+            given = dict.fromkeys(self.assembled(sorted(units)).feeds.values())
             given |= dict.fromkeys(
                 w for unit in units for o in self.outputs[unit] for w in o.weights if w is not None
             )
@@ -497,18 +530,18 @@ def moved_name(number: int) -> str:
     return f"moved/{number}:0"
 
 
-class _Together:
-    """Some units as one function of places, directions and what they are given.
+class Together:
+    """Units, or the loss, as one function of places, directions and what they are given.
 
     Args:
         apart: all units.
-        units: which of them.
+        assembly: what computes them.
         thin: whether large kernels stay where they are, and a thin product is added to what comes
             of them. Their directions must then be factors.
     """
 
-    def __init__(self, apart: Apart, units: tuple[int, ...], *, thin: bool) -> None:
-        nodes, feeds = apart.assembled(units)
+    def __init__(self, apart: Apart, assembly: Assembly, *, thin: bool) -> None:
+        nodes, feeds, outputs = assembly.nodes, assembly.feeds, assembly.outputs
         element = apart.promoted.graph.as_graph_element
         moved = {moved_name(s.number): s for s in apart.sources}
         self.moving = [moved[fed].number for fed in feeds if fed in moved]
@@ -517,7 +550,6 @@ class _Together:
             _make_thin(nodes, apart.kernels[number], number)
         self._still = [name for fed, name in feeds.items() if fed not in moved]
         self._names = [apart.sources[number].name for number in self.moving]
-        outputs = [apart.outputs[unit] for unit in units]
         self._weights = list(
             dict.fromkeys(w for of in outputs for o in of for w in o.weights if w is not None)
         )
@@ -685,7 +717,8 @@ class _Derivative:
 
     def __init__(self, apart: Apart, source: Source) -> None:
         units = sorted(source.units)
-        nodes, feeds = apart.assembled(units)
+        assembly = apart.assembled(units)
+        nodes, feeds = assembly.nodes, assembly.feeds
         for node in nodes.values():
             if node.op in _STOPPING:  # it hands on what it gets; only tapes are told otherwise
                 node.op = "Identity"
@@ -766,11 +799,6 @@ class ApartAt:
             )
         return self._sizes[unit]
 
-    def _is_product(self, number: int, move: tuple[tf.Tensor, tf.Tensor]) -> bool:
-        """Whether a direction is factors where it is one in a large kernel."""
-        kernel = self.apart.kernels.get(number)
-        return kernel is None or tuple(move[0].shape) == kernel.factors[0]
-
     def elsewhere(
         self, found: dict[str, tf.Tensor], units: frozenset[int], sources: Sequence[Source]
     ) -> ApartAt | None:
@@ -811,7 +839,7 @@ class ApartAt:
         everyone = tuple(sorted(self.apart.outputs))
         if len(asked) * _FEW >= len(everyone):
             self.evaluations += 1.0
-            thin = all(self._is_product(number, move) for number, move in moves.items())
+            thin = all(self.apart.is_product(number, move) for number, move in moves.items())
             found = self.apart.function(everyone, thin=thin)(self.found, places, moves)
             if np.all(np.isfinite(found)) or len(everyone) == 1:
                 known = dict(zip(everyone, map(float, found), strict=True))

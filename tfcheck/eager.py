@@ -80,6 +80,7 @@ class EagerObjective(Objective):
         self.left_out = ()
         self.dropped = frozenset()
         self.constants = [() for _ in calls]
+        self.apart = [None for _ in calls]
         sources = [source for call in calls for source in call.sources if is_variable(source)]
         live = {id(live_variable(source)): live_variable(source) for source in sources}
         self._variables = list(live.values())

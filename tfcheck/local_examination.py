@@ -99,8 +99,7 @@ class LocalExamination:
 
     def sources_of(self, leaves: Iterable[str]) -> list[Source]:
         """The sources that are a variable, by the names of the tensors that hold its value."""
-        held_by = set(leaves)
-        return [source for source in self.locally.apart.sources if source.leaf in held_by]
+        return self.locally.apart.leaves(leaves)
 
     def measurement(self, sources: Sequence[Source], size: float) -> Measurement | None:
         """What is known of a variable that all units use rightly; None where one may not.

@@ -277,6 +277,17 @@ class Objective:
         given = {feed.name: value for feed, value in zip(self._feeds, base.inputs, strict=True)}
         return ApartAt(apart, {**given, **base.units})
 
+    def given(self, base: Base, apart: Apart) -> dict[str, tf.Tensor]:
+        """What units are given at a point by variables, by the names of the tensors.
+
+        Args:
+            base: the point.
+            apart: the units.
+        """
+        given = {feed.name: value for feed, value in zip(self._feeds, base.inputs, strict=True)}
+        read = {s.name: given[s.leaf] for s in apart.sources if s.leaf is not None}
+        return {**base.units, **given, **read}
+
     def total_of(self, position: int) -> str | None:
         """The tensor of a parameter's gradient in the float64 graph; None where the tape has none.
 
@@ -648,6 +659,7 @@ class Objective:
                 next(gradients) if parameter.loss == loss else None for parameter in self.parameters
             ),
             errors=base.errors,
+            units=base.units,
         )
 
     def loss(self, index: int, inputs: Sequence[tf.Tensor]) -> float:
