@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfcheck.directions import Array
+from tfcheck.directions import Array, generator
 from tfcheck.graph_functions import Excerpts, callable_part
 from tfcheck.lines import Direction, Factors, factors_of
 from tfcheck.listening import TapeCall
@@ -143,7 +143,6 @@ class Apart:
         outputs: for each unit what it gives that the tape has a gradient of.
         giving: the units that give anything that moves.
         kernels: the sources, by number, that are large kernels.
-        holding: the units that give what the tape takes for constant.
         fetches: the names of the tensors to evaluate at a point.
 
     Raises:
@@ -170,7 +169,7 @@ class Apart:
         self._cut = self._crossing(live, leaves, shares)
         self._find_sources(live, leaves, shares)
         seeds = [None if w is None else names[w.name] for w in call.output_gradients]
-        self._find_outputs(live, leaves, shares, list(zip(targets, seeds, strict=True)))
+        self._find_outputs(live, shares, list(zip(targets, seeds, strict=True)))
         self.kinked = self._units_with(live, lambda op: op.type in _KINKED)
         self.rough = self._units_with(
             live, lambda op: any(t.dtype.is_floating and t.dtype.size < 8 for t in op.outputs)
@@ -330,13 +329,11 @@ class Apart:
     def _find_outputs(
         self,
         live: Sequence[tuple[tf.Operation, list[tf.Tensor]]],
-        leaves: Leaves,
         shares: Mapping[str, str | None],
         seeds: Sequence[tuple[str, str | None]],
     ) -> None:
         self.outputs: dict[int, list[Output]] = {}
         self.giving: set[int] = set()
-        self.holding: set[int] = set()
         targets = [target for target, _ in seeds]
         self._targets = [Output(target, (seed,), None) for target, seed in seeds]
         for operation, _ in live:
@@ -345,8 +342,6 @@ class Apart:
             for out in operation.outputs:
                 if out.name in self._cut or out.name in self._gates_of or out.name in targets:
                     self.giving.add(self.unit_of(operation.name))
-                elif out.name in leaves.constants:
-                    self.holding.add(self.unit_of(operation.name))
                 weights: list[str | None] = []
                 if out.name in self._cut:
                     weights = [w for w in [shares.get(out.name)] if w is not None]
@@ -798,6 +793,66 @@ class ApartAt:
                 if weight is not None and output.same is not None
             )
         return self._sizes[unit]
+
+    def evaluated(
+        self, names: Sequence[str], instead: Mapping[str, tf.Tensor]
+    ) -> list[tf.Tensor] | None:
+        """Tensors of the step's graph, with others in the place of some; None where that fails.
+
+        Args:
+            names: the tensors that are wanted.
+            instead: tensors to put in the place of those of these names.
+        """
+        promoted, parts = self.apart.promoted, self.apart.parts
+        element = promoted.graph.as_graph_element
+        feeds: dict[str, Any] = {feed.name: feed for feed in promoted.feeds}
+        feeds |= {name: element(name) for name in instead}
+        labels = list(feeds)
+        used = [labels[position] for position in promoted.excerpts.used(labels, names)]
+        key = (tuple(names), tuple(used))
+        if key not in parts:
+            parts[key] = callable_part(
+                promoted.excerpts, [feeds[name] for name in used], [element(n) for n in names]
+            )
+        given = {**self.found, **instead}
+        try:
+            found: list[tf.Tensor] = parts[key](*(given[name] for name in used))
+        except tf.errors.OpError:
+            return None
+        return found
+
+    def dormant(self) -> frozenset[int]:
+        """The units of whose outputs the tape's gradients are zero throughout."""
+        return frozenset(
+            unit
+            for unit, outputs in self.apart.outputs.items()
+            if not any(w is None or np.any(self.found[w]) for o in outputs for w in o.weights)
+        )
+
+    def weighed_at_random(self, units: frozenset[int], seed: int) -> ApartAt | None:
+        """Units with random gradients of their outputs in the place of the tape's.
+
+        Args:
+            units: the units.
+            seed: seeds the gradients.
+
+        Returns:
+            The units, with what the tape's backward pass makes of that; None where that fails.
+        """
+        rng = generator(seed, "weights")
+        names = [w for u in sorted(units) for o in self.apart.outputs[u] for w in o.weights if w]
+        weights = {
+            name: tf.constant(rng.standard_normal(self.found[name].shape), self.found[name].dtype)
+            for name in dict.fromkeys(names)
+        }
+        given = [s for s in self.apart.sources if s.units and s.units <= units]
+        totals = [n for s in given for n in (s.total, *s.beyond) if n is not None]
+        wanted = [name for name in dict.fromkeys(totals) if name not in weights]
+        found = self.evaluated(wanted, weights)
+        if found is None:
+            return None
+        own = {**self.found, **dict(zip(wanted, found, strict=True)), **weights}
+        return ApartAt(self.apart, own, units=units)
 
     def elsewhere(
         self, found: dict[str, tf.Tensor], units: frozenset[int], sources: Sequence[Source]

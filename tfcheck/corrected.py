@@ -11,14 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfcheck.apart import ApartAt, Source
 from tfcheck.directions import Array, generator, norm
-from tfcheck.graph_functions import callable_part
 from tfcheck.local_examination import LocalExamination
 from tfcheck.measure import Measurement, measure_directions
 
@@ -75,14 +73,14 @@ class Correction:
         """The right values of gradients, by the names of their tensors; None where unknown."""
         if not self.known:
             return None
-        right = self._evaluated(totals, self._right)
+        right = self._at.evaluated(totals, self._right)
         rng = generator(0, "doubt")
         perturbed = {
             name: value
             + tf.constant(rng.standard_normal(value.shape) * self._doubt[name], tf.float64)
             for name, value in self._right.items()
         }
-        other = self._evaluated(totals, perturbed)
+        other = self._at.evaluated(totals, perturbed)
         if right is None or other is None:
             return None
         return [
@@ -104,7 +102,7 @@ class Correction:
                 if w is not None
             )
         )
-        found = self._evaluated([*weights, *source.beyond], self._right)
+        found = self._at.evaluated([*weights, *source.beyond], self._right)
         if found is None:
             return False
         given = {**self._at.found, **dict(zip([*weights, *source.beyond], found, strict=True))}
@@ -132,25 +130,3 @@ class Correction:
         measurement = measure_directions(target, settings.directions, None, settings.seed)
         part = measurement.score + measurement.score_bar
         return part if part <= _ALIKE else None
-
-    def _evaluated(
-        self, names: Sequence[str], instead: dict[str, tf.Tensor]
-    ) -> list[tf.Tensor] | None:
-        """Tensors of the graph, with others in the place of some."""
-        promoted = self._apart.promoted
-        element = promoted.graph.as_graph_element
-        feeds: dict[str, Any] = {feed.name: feed for feed in promoted.feeds}
-        feeds |= {name: element(name) for name in instead}
-        labels = list(feeds)
-        used = [labels[n] for n in promoted.excerpts.used(labels, names)]
-        key = (tuple(names), tuple(used))
-        if key not in self._apart.parts:
-            self._apart.parts[key] = callable_part(
-                promoted.excerpts, [feeds[n] for n in used], [element(n) for n in names]
-            )
-        given = {**self._at.found, **instead}
-        try:
-            found: list[tf.Tensor] = self._apart.parts[key](*(given[name] for name in used))
-        except tf.errors.OpError:
-            return None
-        return found

@@ -15,6 +15,7 @@ from tfcheck.dependence import depends, only_jumps
 from tfcheck.differences import FIRST_STEP, Along, measure_noise
 from tfcheck.directions import generator, norm, scale_of
 from tfcheck.errors import ParityError, TfcheckError, some
+from tfcheck.everything import Member, disagrees
 from tfcheck.judge import (
     Judgement,
     judge_measurement,
@@ -216,10 +217,44 @@ class Examination:
             else:
                 meter = _Meter(self.progress, parameter.path, done, len(positions), counting=False)
             finding = self.examine_one(position, obstacles[parameter.loss], meter.advance)
-            before = found.get(parameter.path)
-            if before is None or _outranks(finding, before):
-                found[parameter.path] = finding
+            keep(found, finding)
+        for loss in self.local:
+            if self._contradicted(loss):
+                for position in positions:
+                    if self.objective.parameters[position].loss == loss:
+                        keep(found, self._through_the_loss(position))
         return list(found.values())
+
+    def _contradicted(self, loss: int) -> bool:
+        """Whether the loss itself contradicts what the units say of its gradients."""
+        local = self.local[loss]
+        right = self._corrected(loss, local) if local.wrong else {}
+        members: dict[Parameter, Member] = {}
+        for position, parameter in enumerate(self.objective.parameters):
+            gradient = self.base.gradients[position]
+            if parameter.loss != loss or gradient is None or not parameter.inputs:
+                continue
+            if local.wrong_behind(self.objective.held_by(parameter)):
+                if position not in right:
+                    return False
+                gradient = right[position].gradient
+            if gradient.shape != tuple(parameter.variable.shape):
+                return False
+            members[parameter] = Member(gradient, self._scales[parameter])
+        finite = all(np.all(np.isfinite(member.gradient)) for member in members.values())
+        plain = not any(wrong.source.leaf is not None for wrong in local.wrong)
+        return (
+            bool(members)
+            and finite
+            and plain
+            and disagrees(
+                self.objective,
+                self.base,
+                members,
+                self.settings,
+                self._arithmetic(loss, known=False),
+            )
+        )
 
     def examine_locally(self, loss: int) -> None:
         """Examine a loss unit by unit, where that can be done."""
@@ -428,12 +463,13 @@ class Examination:
             return None
         leaves = self.objective.held_by(parameter)
         sources = local.sources_of(leaves)
-        if not sources and gradient is None:
+        if not sources and gradient is None and not self.objective.holds_back(parameter.loss):
             unused = Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
             return self._finding(position, None, unused)
-        silent = gradient is None or not np.any(gradient)
-        if silent or not sources or local.is_unclear(leaves):
+        if gradient is None or not sources or local.is_unclear(leaves):
             return None
+        if not np.any(gradient) and local.is_blocked(leaves):
+            return self._finding(position, None, Judgement(Verdict.FAIL, "blocked", _JUMPS))
         if local.wrong_behind(leaves):
             return self._before_wrong_units(position, local)
         if not all(source.units for source in sources):
@@ -447,6 +483,7 @@ class Examination:
         if look.judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT):
             local.accuse_users(sources)
         judgement = self._on_kinks(look.judgement, local.kinks_behind(leaves))
+        judgement = self._but_latent(judgement, local.latent_behind(leaves))
         judgement = self._drawn(parameter, judgement)
         return self._finding(position, look.measurement, judgement, target)
 
@@ -490,6 +527,18 @@ class Examination:
         return self._right[loss]
 
     @staticmethod
+    def _but_latent(judgement: Judgement, paths: Sequence[str]) -> Judgement:
+        """The judgement, where units are wrong as soon as the loss has a gradient of their part."""
+        if not paths or judgement.verdict is not Verdict.PASS:
+            return judgement
+        where = some([name_of(path) for path in dict.fromkeys(paths)])
+        note = (
+            f"The loss hands no gradient back to {where} here. Given a random one, it hands on a "
+            "wrong one: so will it be as soon as the loss does."
+        )
+        return Judgement(Verdict.SUSPECT, "", note)
+
+    @staticmethod
     def _on_kinks(judgement: Judgement, paths: Sequence[str]) -> Judgement:
         """The judgement, with the kinks of the units that the gradient comes through."""
         if not paths or judgement.verdict is not Verdict.PASS or judgement.reason:
@@ -506,19 +555,17 @@ class Examination:
         draws = self.objective.draws[parameter.loss]
         return replace(judgement, reason="stochastic") if plain and draws else judgement
 
-    def _through_the_loss(self, position: int, advance: Callable[[int], None]) -> Finding:
+    def _through_the_loss(
+        self, position: int, advance: Callable[[int], None] = lambda _count: None
+    ) -> Finding:
         """Measure a parameter's derivative through the whole loss."""
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
         target = self._target(parameter, gradient, self.base, self._loudest[parameter.loss])
-        measurement = self._measure(target, parameter, advance)
+        measurement: Measurement | None
         if gradient is None:
-            dependent = depends(target, self.settings.seed)
-            if not dependent and self.objective.holds_back(parameter.loss):
-                uncut = self.objective.along(self.base, parameter, uncut=True)
-                dependent = depends(replace(target, displaced=uncut), self.settings.seed)
-            raised = self.base.errors[parameter.loss]
-            judgement = judge_missing(measurement, dependent, raised)
+            judgement, measurement = self._missing(target, parameter, advance)
         else:
+            measurement = self._measure(target, parameter, advance)
             judgement = self._judged(measurement, parameter.loss, target.scale)
             if self._jumps_alone(target, judgement):
                 judgement = Judgement(Verdict.FAIL, "blocked", _JUMPS)
@@ -527,6 +574,20 @@ class Examination:
                 judgement, measurement = look.judgement, look.measurement
         judgement = self._drawn(parameter, self._where_from(parameter, judgement))
         return self._finding(position, measurement, judgement, target)
+
+    def _missing(
+        self, target: Target, parameter: Parameter, advance: Callable[[int], None]
+    ) -> tuple[Judgement, Measurement | None]:
+        """Judge a parameter for which the tape gave None; only the first are measured, too."""
+        dependent = depends(target, self.settings.seed)
+        if not dependent and self.objective.holds_back(parameter.loss):
+            uncut = self.objective.along(self.base, parameter, uncut=True)
+            dependent = depends(replace(target, displaced=uncut), self.settings.seed)
+        judgement = judge_missing(dependent, self.base.errors[parameter.loss])
+        closely = self._looked_into or self.settings.method == "full"
+        if not (dependent and closely):
+            return judgement, None
+        return judgement, self._measure(target, parameter, advance)
 
     def _where_from(self, parameter: Parameter, judgement: Judgement) -> Judgement:
         """The judgement, with a note that says where a wrong gradient comes from."""
@@ -784,6 +845,13 @@ def parity(value: float, trained: float) -> float:
     if value == trained:
         return 0.0
     return abs(value - trained) / max(abs(value), abs(trained))
+
+
+def keep(found: dict[str, Finding], finding: Finding) -> None:
+    """Keep a variable's finding, or the worse one, where there is one already."""
+    path = finding.report.path
+    if path not in found or _outranks(finding, found[path]):
+        found[path] = finding
 
 
 def _outranks(new: Finding, old: Finding) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tfcheck.apart import Source
+from tfcheck.dependence import only_jumps
 from tfcheck.judge import Judgement
 from tfcheck.locally import Cleared, Locally
 from tfcheck.measure import Measurement, measure_directions
@@ -33,14 +34,12 @@ class Wrong:
         unit: its number.
         path: its path.
         source: what it is given.
-        verdict: how wrong it is.
         variables: the leaves that the source is computed from, by the names of their tensors.
     """
 
     unit: int
     path: str
     source: Source
-    verdict: Verdict
     variables: frozenset[str] = frozenset()
 
 
@@ -56,6 +55,8 @@ class LocalExamination:
         wrong: the units whose gradients of what other units give them are wrong.
         unclear: the sources that other units give of which too little is known.
         kinks: those at which a unit has a kink.
+        blocked: those on which units depend in jumps alone.
+        latent: units that are wrong as soon as the loss has a gradient of what they give.
     """
 
     locally: Locally
@@ -63,14 +64,44 @@ class LocalExamination:
     wrong: list[Wrong] = field(default_factory=list)
     unclear: list[Source] = field(default_factory=list)
     kinks: list[Source] = field(default_factory=list)
+    blocked: list[Source] = field(default_factory=list)
+    latent: list[Wrong] = field(default_factory=list)
     _cleared: dict[int, Cleared] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for cleared in self.locally.together():
             self._cleared[cleared.source.number] = cleared
-        for source in self.locally.apart.sources:
-            if source.leaf is None and source.units and not self._is_clear(source):
+        dormant = self.locally.at.dormant() & self.locally.units
+        for source in self._sources():
+            if source.leaf is None and not self._is_clear(source):
                 self._examine(source)
+            elif source.units.isdisjoint(dormant) and self._jumps_alone(source):
+                self.blocked.append(source)
+        if dormant:
+            self._wake(dormant)
+
+    def _sources(self) -> list[Source]:
+        """What the units that are looked at are given."""
+        known = self.locally.units
+        return [s for s in self.locally.apart.sources if s.units and s.units <= known]
+
+    def _jumps_alone(self, source: Source) -> bool:
+        """Whether a gradient of zero hides that units depend on a source in jumps alone."""
+        if np.any(self.locally.gradient(source)):
+            return False
+        return only_jumps(self.target([source]), self.settings.seed)
+
+    def _wake(self, units: frozenset[int]) -> None:
+        """Look at units of whose outputs the loss has no gradient here, with random ones."""
+        locally = self.locally.weighed_at_random(units)
+        if locally is None:
+            return
+        awake = LocalExamination(locally, self.settings)
+        for source in awake.blocked:
+            awake.accuse(source)
+        leaves = [s for s in awake._sources() if s.leaf is not None]
+        awake.accuse_users(leaves)
+        self.latent = awake.wrong
 
     def _is_clear(self, source: Source) -> bool:
         known = self._cleared.get(source.number)
@@ -83,17 +114,19 @@ class LocalExamination:
             return
         judgement = self.look([source]).judgement
         if judgement.verdict in _WRONG:
-            self._accuse(source, judgement.verdict)
+            self.accuse(source)
         elif judgement.verdict is not Verdict.PASS:
             self.unclear.append(source)
         elif judgement.reason == "kink":
             self.kinks.append(source)
 
-    def _accuse(self, source: Source, verdict: Verdict) -> None:
+    def accuse(self, source: Source) -> None:
+        """Note that units hand on a wrong gradient of a source."""
         apart = self.locally.apart
-        leaves = frozenset(apart.leaves_before(source.name))
-        for unit in sorted(source.units):
-            self.wrong.append(Wrong(unit, apart.paths[unit], source, verdict, leaves))
+        leaves = apart.leaves_before(source.name) if source.leaf is None else frozenset()
+        self.wrong += [
+            Wrong(unit, apart.paths[unit], source, leaves) for unit in sorted(source.units)
+        ]
 
     # -- variables -------------------------------------------------------------------------------
 
@@ -160,19 +193,32 @@ class LocalExamination:
 
     def accuse_users(self, sources: Sequence[Source]) -> None:
         """Find the units that use a variable wrongly, if any does."""
-        apart = self.locally.apart
         for source in sources:
             if not source.units or self._is_clear(source):
                 continue
             finite = np.all(np.isfinite(self.locally.gradient(source)))
             if finite and self.look([source]).judgement.verdict in _WRONG:
-                for unit in sorted(source.units):
-                    self.wrong.append(Wrong(unit, apart.paths[unit], source, Verdict.FAIL))
+                self.accuse(source)
 
     def wrong_behind(self, leaves: Iterable[str]) -> list[Wrong]:
         """The wrong units that gradients of a variable come through."""
         held_by = set(leaves)
         return [wrong for wrong in self.wrong if not held_by.isdisjoint(wrong.variables)]
+
+    def latent_behind(self, leaves: Iterable[str]) -> list[str]:
+        """The paths of the units through which a variable's gradient will be wrong."""
+        held_by = set(leaves)
+        return [
+            wrong.path
+            for wrong in self.latent
+            if wrong.source.leaf in held_by or not held_by.isdisjoint(wrong.variables)
+        ]
+
+    def is_blocked(self, leaves: Iterable[str]) -> bool:
+        """Whether units depend on a variable, or on what comes of it, in jumps alone."""
+        held_by = set(leaves)
+        own = any(source.leaf in held_by for source in self.blocked)
+        return own or bool(self._through(self.blocked, leaves))
 
     def is_unclear(self, leaves: Iterable[str]) -> bool:
         """Whether a variable's gradient comes through a unit of which too little is known."""

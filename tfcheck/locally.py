@@ -65,18 +65,23 @@ class Locally:
         moving: for each source that a unit makes, where it changes when variables do; those of
             which nothing is known change everywhere.
         settings: the options of the check.
+
+    Attributes:
+        at: the units there.
+        units: those that are measured: all, unless only some are known there.
     """
 
     def __init__(
         self, at: ApartAt, moving: Mapping[int, npt.NDArray[np.bool_]], settings: Settings
     ) -> None:
         self.at = at
+        self.units = at.units or frozenset(at.apart.outputs)
         self._moving = moving
         self._settings = settings
         self._scales: dict[int, float] = {}
         self._gradients: dict[int, Array] = {}
         self._loudest: dict[frozenset[int], float] = {}
-        self._zero = at.answers(at.apart.outputs, {}, {})
+        self._zero = at.answers(self.units, {}, {})
 
     # -- what is known of sources and units ------------------------------------------------------
 
@@ -153,7 +158,7 @@ class Locally:
     def _clusters(self) -> Iterator[_Cluster]:
         groups: dict[frozenset[int], list[Source]] = {}
         for source in self.apart.sources:
-            if source.units and source.shape is not None and math.prod(source.shape):
+            if source.units and source.units <= self.units and math.prod(source.shape):
                 groups.setdefault(source.units, []).append(source)
         for number, (units, sources) in enumerate(groups.items()):
             if all(np.all(np.isfinite(self.gradient(source))) for source in sources):
@@ -292,6 +297,11 @@ class Locally:
             unit=scale,
         )
 
+    def weighed_at_random(self, units: frozenset[int]) -> Locally | None:
+        """Units with random gradients of their outputs in the place of the tape's."""
+        at = self.at.weighed_at_random(units, self._settings.seed)
+        return None if at is None else Locally(at, self._moving, self._settings)
+
     def nudged(self, sources: Sequence[Source], size: float, stream: str) -> Locally | None:
         """The same units a little aside: all that they are given moves at random.
 
@@ -322,13 +332,8 @@ class _Nudged(Locally):
         settings: Settings,
         before: Locally,
     ) -> None:
-        self.at = at
-        self._moving = moving
-        self._settings = settings
+        super().__init__(at, moving, settings)
         self._before = before
-        self._gradients = {}
-        self._loudest = {}
-        self._zero = at.answers(at.units, {}, {})
 
     def scale(self, source: Source) -> float:
         """The size of a natural change of a source, where it was before."""

@@ -20,7 +20,6 @@ from tfcheck.dependence import depends
 from tfcheck.examine import Examination
 from tfcheck.local_examination import LocalExamination
 from tfcheck.point import Parameter
-from tfcheck.units import OUTSIDE
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,7 @@ class Suspects:
         """Those who use sources."""
         for source in sources:
             for unit in sorted(source.units or source.users):
-                path = OUTSIDE if unit in apart.holding else apart.paths[unit]
-                yield Suspect(path, self._before(loss, apart, source))
+                yield Suspect(apart.paths[unit], self._before(loss, apart, source))
 
     def _wrong(self) -> Iterator[Suspect]:
         """Units that hand on a wrong gradient."""
@@ -84,7 +82,7 @@ class Suspects:
                 self._accuse_users(loss)
         for loss, local in self._examination.local.items():
             apart = local.locally.apart
-            for wrong in sorted(local.wrong, key=lambda wrong: wrong.unit):
+            for wrong in sorted([*local.wrong, *local.latent], key=lambda wrong: wrong.unit):
                 yield Suspect(wrong.path, self._before(loss, apart, wrong.source))
 
     def _accuse_users(self, loss: int) -> None:
@@ -143,13 +141,18 @@ class Suspects:
 
     def _blocked(self, local: LocalExamination, failed: Set[str]) -> Iterator[Source]:
         apart, seed = local.locally.apart, self._examination.settings.seed
+        known = {source.number for source in local.blocked}
         for source in apart.sources:
             leaves = {source.leaf} if source.leaf else apart.leaves_before(source.name)
             if failed.isdisjoint(leaves) or np.any(local.locally.gradient(source)):
                 continue
             # What goes nowhere from here, or what is given on though the tape does not know how.
             ends = not source.users <= apart.giving
-            if ends or (source.units and depends(local.target([source]), seed)):
+            if (
+                source.number in known
+                or ends
+                or (source.units and depends(local.target([source]), seed))
+            ):
                 yield source
 
 
