@@ -74,7 +74,7 @@ def disagrees(
     everything = _Everything(
         stream=f"composed {loss}",
         at_zero=base.losses[loss],
-        resolution=settings.thresholds.okay / 30 / math.sqrt(len(members)),
+        resolution=settings.thresholds.concerning / 10,
         loudest=loudest,
         arithmetic=arithmetic,
         start=objective.first_step,

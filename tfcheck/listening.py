@@ -384,12 +384,16 @@ _LOOKED_THROUGH = frozenset({"Const", "Softmax", "Sigmoid"})
 def _gated(leaf: Any, gates: dict[int, tf.Tensor]) -> Any:
     """A float tensor of the graph behind two gates, the same for each tensor; all else as it is.
 
-    Unlike an identity's, the gradient that comes back through the second is a tensor of its own.
+    What comes back through the second, which reshapes a tensor to the shape it has, is a tensor of
+    its own, unlike an identity's gradient.
     """
     if not is_float(leaf) or not tf.is_symbolic_tensor(leaf) or leaf.op.type in _LOOKED_THROUGH:
         return leaf
     if id(leaf) not in gates:
-        gate = tf.ensure_shape(tf.ensure_shape(leaf, leaf.shape), leaf.shape)
+        gate = tf.ensure_shape(leaf, leaf.shape)
+        known = leaf.shape.is_fully_defined()
+        gate = tf.reshape(gate, leaf.shape if known else tf.shape(gate))
+        gate.set_shape(leaf.shape)
         copy_mask(leaf, gate)
         gates[id(leaf)] = gate
     return gates[id(leaf)]

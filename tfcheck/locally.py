@@ -341,13 +341,14 @@ class _Nudged(Locally):
 
 
 def _robust_scale(value: Array) -> float:
-    """The root mean square of a tensor, in which a few huge entries count little."""
+    """The root mean square of a tensor, however small, in which a few huge entries count little."""
     flat = value.ravel()
     sample = np.abs(flat[:: max(1, flat.size // _SAMPLE)]).astype(np.float64)
     nonzero = sample[sample > 0]
-    if not nonzero.size:
+    if not nonzero.size or not np.all(np.isfinite(nonzero)):
         return scale_of(value)
-    return scale_of(np.minimum(sample, _OUTLYING * np.median(nonzero)))
+    unit = float(np.median(nonzero))
+    return unit * math.sqrt(float(np.mean(np.minimum(sample / unit, _OUTLYING) ** 2)))
 
 
 @dataclass(frozen=True)
