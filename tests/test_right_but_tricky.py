@@ -1574,7 +1574,7 @@ def splines_on_a_grid(rng: np.random.Generator) -> Case:
 
 @tricky
 def residual_branches_before_a_head_of_zeros(rng: np.random.Generator) -> Case:
-    """A head that is zero at first hands nothing back to branches that share what they are given."""
+    """A head that is zero at first hands nothing back to branches that share an input."""
     given = keras.Input((6, 6, 2))
     x = L.Conv2D(4, 3, padding="same")(given)
     kept = x
