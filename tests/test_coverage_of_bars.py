@@ -299,7 +299,7 @@ def target_of(function: Function, point: Array, precision: str, tape: float) -> 
     examination = Examination(
         cast(Objective, plain), base, Settings(), lambda _what, _done, _all: None
     )
-    return examination._target(plain.parameters[0], gradient, base, examination._loudest[0])
+    return examination._target(plain.parameters[0], gradient, base, examination._loudest(0))
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,11 @@ class EagerObjective(Objective):
             )
         return positions
 
+    @property
+    def may_differ(self) -> bool:
+        """Always: what runs is not known."""
+        return True
+
     # -- running the step --------------------------------------------------------------------
 
     def _listen(self, batch: Batch) -> Recording:

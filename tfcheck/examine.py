@@ -139,9 +139,7 @@ class Examination:
             for parameter in objective.parameters
         }
         self._tape_rounding = TAPE_ULPS * _PRECISION[objective.precision]
-        sizes = [self._sizes(loss) for loss in range(objective.steps)]
-        self._natural = [natural for natural, _ in sizes]
-        self._numbers = [numbers for _, numbers in sizes]
+        self._known_sizes: dict[int, tuple[float, float]] = {}
         in_step = [p for p in objective.parameters if p.loss < objective.steps]
         self._many = len(in_step) > _MANY
         self._most = _MOST_OF_MANY if self._many else _MOST_LOOKED_INTO
@@ -149,7 +147,7 @@ class Examination:
         self._localised = 0
         self._looks = 0
         self._tried_jumps = 0
-        self._loudest = [self._loudest_of(loss) for loss in range(len(base.losses))]
+        self._known_loudest: dict[int, float] = {}
 
     @property
     def parity(self) -> ParityError | None:
@@ -159,7 +157,9 @@ class Examination:
 
     def _off_parity(self, loss: int) -> ParityError | None:
         value, trained = self.base.losses[loss], self.base.losses_as_trained[loss]
-        if not math.isfinite(value) or abs(value - trained) <= self.parity_limit(loss):
+        # What is within rounding of the loss itself is, however large the numbers it comes from.
+        nearby = abs(value - trained) <= _PARITY[self.objective.lowest] * abs(value)
+        if not math.isfinite(value) or nearby or abs(value - trained) <= self.parity_limit(loss):
             return None
         return ParityError(
             "The float64 graph must compute the loss that is trained. Received: "
@@ -252,7 +252,7 @@ class Examination:
                 self.base,
                 members,
                 self.settings,
-                self._arithmetic(loss, known=False),
+                Arithmetic(rounding=self._tape_rounding * max(1.0, abs(self.base.losses[loss]))),
             )
         )
 
@@ -265,6 +265,12 @@ class Examination:
         moving = self.objective.moving(self.base, loss, self.settings.seed)
         self.local[loss] = LocalExamination(Locally(at, moving, self.settings), self.settings)
 
+    def _loudest(self, loss: int) -> float:
+        """The largest scaled norm of a gradient of a loss, as far as it has one at all."""
+        if loss not in self._known_loudest:
+            self._known_loudest[loss] = self._loudest_of(loss)
+        return self._known_loudest[loss]
+
     def _loudest_of(self, loss: int) -> float:
         norms = [
             float(np.linalg.norm(gradient)) * self._scales[parameter]
@@ -275,7 +281,7 @@ class Examination:
         ]
         floors = [_QUIET * abs(self.base.losses[loss])]
         if loss < self.objective.steps:
-            floors.append(_VANISHED * self._natural[loss])
+            floors.append(_VANISHED * self._sizes(loss)[0])
         return max((norm for norm in (*norms, *floors) if math.isfinite(norm)), default=0.0)
 
     def _size_within(self, loss: int, reaches: Sequence[float]) -> float:
@@ -288,6 +294,12 @@ class Examination:
         return max(filter(math.isfinite, (here, *map(abs, line.at(places)))))
 
     def _sizes(self, loss: int) -> tuple[float, float]:
+        """The `_sizes_of` a loss, found once, and only where they matter."""
+        if loss not in self._known_sizes:
+            self._known_sizes[loss] = self._sizes_of(loss)
+        return self._known_sizes[loss]
+
+    def _sizes_of(self, loss: int) -> tuple[float, float]:
         """How large a loss is around here, and how large the numbers it is a difference of.
 
         Training makes losses vanish here, but not around. Where constants keep one small, as they
@@ -340,17 +352,17 @@ class Examination:
         """How far rounding of the numbers it is a difference of may move a loss."""
         exact = self.objective.precision == "float64" and not self.objective.islands
         alone = loss >= self.objective.steps
-        size = max(1.0, abs(self.base.losses[loss])) if alone else self._numbers[loss]
+        size = max(1.0, abs(self.base.losses[loss])) if alone else self._sizes(loss)[1]
         return _ROUNDINGS * _PRECISION["float64" if exact else "float32"] * size
 
     def _rounding(self, loss: int) -> float:
         if loss >= self.objective.steps and self.objective.precision == "float64":
             return 0.0
-        size = self._natural[loss]
+        size = self._sizes(loss)[0]
         if loss in self.base.coarse:
-            return TAPE_ULPS * _PRECISION["float32"] * self._loudest[loss]
+            return TAPE_ULPS * _PRECISION["float32"] * self._loudest(loss)
         if self.objective.precision != "float64":
-            size += self._loudest[loss]
+            size += self._loudest(loss)
         return self._tape_rounding * size
 
     def _obstacle(self, loss: int) -> Judgement | None:
@@ -358,9 +370,7 @@ class Examination:
         value = self.base.losses[loss]
         if not math.isfinite(value):
             return Judgement(Verdict.FAIL, "non_finite", f"The loss is {value}.")
-        if self.objective.loss(loss, self.base.inputs) != self.objective.loss(
-            loss, self.base.inputs
-        ):
+        if self.objective.may_differ and self._differs(loss):
             what = some(self.objective.random_ops) or "an operation outside TensorFlow's seeds"
             return Judgement(
                 Verdict.INCONCLUSIVE,
@@ -378,6 +388,11 @@ class Examination:
         error = self._off_parity(loss)
         return None if error is None else Judgement(Verdict.INCONCLUSIVE, "", str(error))
 
+    def _differs(self, loss: int) -> bool:
+        """Whether two evaluations of a loss at one point differ."""
+        inputs = self.base.inputs
+        return self.objective.loss(loss, inputs) != self.objective.loss(loss, inputs)
+
     def parity_limit(self, loss: int) -> float:
         """How far training precision may move the loss: further where variables move it more.
 
@@ -385,9 +400,9 @@ class Examination:
         these are; so it counts as it would far from here.
         """
         lowest = self.objective.lowest
-        from_variables = _PARITY_SENSITIVITY * _PRECISION[lowest] * self._loudest[loss]
-        from_numbers = _ROUNDINGS * _PRECISION[lowest] * self._numbers[loss]
-        return max(_PARITY[lowest] * self._natural[loss] + from_variables, from_numbers)
+        from_variables = _PARITY_SENSITIVITY * _PRECISION[lowest] * self._loudest(loss)
+        from_numbers = _ROUNDINGS * _PRECISION[lowest] * self._sizes(loss)[1]
+        return max(_PARITY[lowest] * self._sizes(loss)[0] + from_variables, from_numbers)
 
     def _target(
         self, parameter: Parameter, gradient: Any, base: Base, loudest: float, *, heard: bool = True
@@ -500,7 +515,7 @@ class Examination:
         judgement = self._judged(measurement, parameter.loss, self._scales[parameter])
         target = None
         if judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT) and self._looked_into:
-            loudest = self._loudest[parameter.loss]
+            loudest = self._loudest(parameter.loss)
             target = self._target(parameter, gradient, self.base, loudest, heard=False)
             # What is measured through the loss must be what it would be.
             (line,) = measure_directions(
@@ -560,7 +575,7 @@ class Examination:
     ) -> Finding:
         """Measure a parameter's derivative through the whole loss."""
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
-        target = self._target(parameter, gradient, self.base, self._loudest[parameter.loss])
+        target = self._target(parameter, gradient, self.base, self._loudest(parameter.loss))
         measurement: Measurement | None
         if gradient is None:
             judgement, measurement = self._missing(target, parameter, advance)
@@ -603,7 +618,7 @@ class Examination:
 
     def _judged(self, measurement: Measurement, loss: int, scale: float) -> Judgement:
         coarse = min(_COARSENESS * _PRECISION[self.objective.precision], _COARSEST)
-        loudest = self._loudest[loss]
+        loudest = self._loudest(loss)
         return judge_measurement(measurement, self.settings.thresholds, loudest, scale, coarse)
 
     def _spoilt_in_training(self, position: int) -> str:
@@ -671,7 +686,7 @@ class Examination:
         gradient = None if nudged is None else nudged.gradients[position]
         if nudged is None or gradient is None or not np.all(np.isfinite(gradient)):
             return None
-        return self._target(parameter, gradient, nudged, self._loudest[parameter.loss])
+        return self._target(parameter, gradient, nudged, self._loudest(parameter.loss))
 
     def _jumps_alone(self, target: Target, judgement: Judgement) -> bool:
         """Whether two gradients that are zero throughout are so because the loss has only jumps."""
@@ -692,7 +707,7 @@ class Examination:
         loss, scale = parameter.loss, self._scales[parameter]
         if gradient is None or loss >= self.objective.steps:
             return False
-        if np.linalg.norm(gradient) * scale > _QUIET_PART * self._loudest[loss]:
+        if np.linalg.norm(gradient) * scale > _QUIET_PART * self._loudest(loss):
             return False
         if loss not in self._jittered:
             self._jittered[loss] = self._moved(loss, _JITTER)

@@ -298,6 +298,11 @@ class Objective:
         gradient = self._calls[parameter.loss].gradients[parameter.number]
         return None if gradient is None else self._tensors[gradient.name]
 
+    @property
+    def may_differ(self) -> bool:
+        """Whether a loss may be another one when it is evaluated again at the same point."""
+        return self.calls_python or bool(self.random_ops or self.islands)
+
     def held_by(self, parameter: Parameter) -> tuple[str, ...]:
         """The names of the tensors that hold a parameter's value in the float64 graph."""
         return tuple(self._feeds[position].name for position in parameter.inputs)
