@@ -753,6 +753,19 @@ def forward_pass_outside_the_tape(rng: np.random.Generator) -> Plant:
 
 
 @planted
+def two_views_of_which_one_stands_still(rng: np.random.Generator) -> Plant:
+    """A loss between two views, one of them behind stop_gradient: meant, but to be declared."""
+
+    def loss(model: Any, x: Any, *_: Any) -> Any:
+        first, second = model(x), model(2 * x + 1)
+        return tf.reduce_mean((first - tf.stop_gradient(second)) ** 2)
+
+    step = stepping(on_the_tape(loss), "sgd")
+    paths = {f"net/{name}/{kind}" for name in ("one", "two") for kind in ("kernel", "bias")}
+    return Plant(step, *threes(rng), paths, STEP)
+
+
+@planted
 def penalty_computed_before_the_tape(rng: np.random.Generator) -> Plant:
     """A weight penalty computed too early and added: the tape takes it for a number."""
 

@@ -146,14 +146,8 @@ class LocalExamination:
         found = [self._cleared[source.number].measurement for source in sources]
         if len(found) == 1:
             return found[0]
-        return Measurement(
-            lines=(),
-            gap_square=sum(math.sqrt(m.gap_square) for m in found) ** 2,
-            numerical_square=size**2,
-            analytic_square=size**2,
-            bar_square=sum(math.sqrt(m.bar_square) for m in found) ** 2,
-            analytic_norm=size,
-        )
+        gap = sum(math.sqrt(m.gap_square) for m in found)
+        return Measurement.within(size, gap, sum(math.sqrt(m.bar_square) for m in found))
 
     def judged(self, measurement: Measurement, target: Target) -> Judgement:
         """The judgement of what was measured at the units, before any second look."""

@@ -225,14 +225,18 @@ class Locally:
         )
         alone = len(cluster.members) == 1
         for source, unit in cluster.members:
-            size = norm(self.gradient(source))
-            measurement = Measurement(
-                lines=joint.lines if alone else (),
-                gap_square=joint.gap_square / unit**2,
-                numerical_square=(joint.numerical_square / unit**2) if alone else size**2,
-                analytic_square=(joint.analytic_square / unit**2) if alone else size**2,
-                bar_square=joint.bar_square / unit**2,
-                analytic_norm=size,
+            size, gap = norm(self.gradient(source)), math.sqrt(joint.gap_square) / unit
+            measurement = (
+                Measurement(
+                    lines=joint.lines,
+                    gap_square=gap**2,
+                    numerical_square=joint.numerical_square / unit**2,
+                    analytic_square=joint.analytic_square / unit**2,
+                    bar_square=joint.bar_square / unit**2,
+                    analytic_norm=size,
+                )
+                if alone
+                else Measurement.within(size, gap, math.sqrt(joint.bar_square) / unit)
             )
             judgement = self.judged(measurement, self.loudest(source.units), self.scale(source))
             yield Cleared(source, measurement, judgement)

@@ -40,6 +40,24 @@ class Measurement:
     bar_square: float
     analytic_norm: float
 
+    @classmethod
+    def within(cls, size: float, gap: float, bar: float) -> Measurement:
+        """What is known of a gradient that is measured together with others.
+
+        Args:
+            size: ‖g‖.
+            gap: ‖ĝ − g‖, if all of the gap were its own.
+            bar: how large that may be for right gradients.
+        """
+        return cls(
+            lines=(),
+            gap_square=gap**2,
+            numerical_square=(size + gap) ** 2,  # it may be as large as that
+            analytic_square=size**2,
+            bar_square=bar**2,
+            analytic_norm=size,
+        )
+
     @property
     def numerical_norm(self) -> float:
         """‖ĝ‖: the exact ‖g‖, times how much longer ĝ is along the lines."""
