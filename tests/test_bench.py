@@ -228,7 +228,7 @@ def test_peaks_are_seen() -> None:
     def work() -> None:
         np.ones(size, dtype="uint8")
 
-    assert 0.9 * size < memory.peak_above(work) < 1.5 * size
+    assert 0.9 * size < memory.peak_of(work) < 1.5 * size
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tfcheck.scripts.bench.cases import Effort
+from tfcheck.scripts.bench.cases import RESNET50, Effort
 from tfcheck.scripts.bench.processes import Answer, ask
 from tfcheck.scripts.bench.results import Row, Subject
 from tfcheck.scripts.bench.timing import once, quartiles
@@ -80,7 +80,7 @@ def rows(effort: Effort) -> Iterator[Row]:
         )
         row = row.at_most(1.3, row.ratio)
         yield row
-        if case.model == "resnet50":
+        if case == RESNET50:
             row = row.replaced(what="repeated check, in seconds", ratio=None)
             yield row.at_most(10, row.value, "s")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfcheck.scripts.bench.depth import DEVIATION, EACH, LEAST
+from tfcheck.scripts.bench.networks import IN_PASSES, WRONG
 from tfcheck.scripts.bench.results import Row, Section
 from tfcheck.scripts.bench.table import quantity, times
 
@@ -40,7 +43,7 @@ def draw(folder: Path, sections: Mapping[str, Section]) -> None:
     for section in sections.values():
         with mpl.rc_context(STYLE):
             figure = Figure(layout="constrained")
-            (_growth if section.name == "growth" else _dots)(figure, section)
+            DRAWN.get(section.name, _dots)(figure, section)
             figure.savefig(folder / f"{section.name}.svg", metadata={"Date": None})
 
 
@@ -130,3 +133,58 @@ def _growth(figure: Figure, section: Section) -> None:
     for axes in panels[len(series) :]:
         axes.remove()
     figure.suptitle(section.title, fontweight="bold", x=0.01, ha="left")
+
+
+def _networks(figure: Figure, section: Section) -> None:
+    """A dot for each network: its repeated check in forward passes, right ones above wrong ones."""
+    shown = [row for row in section.rows if row.what == IN_PASSES]
+    rows = [
+        row.replaced(case=WRONG if row.case.endswith(WRONG) else "right", what=_short(row.case))
+        for row in shown
+    ]
+    title = f"{section.title}: a repeated check, in forward passes in float64"
+    _dots(figure, replace(section, rows=tuple(rows), title=title, ratio="forward passes"))
+
+
+def _short(label: str) -> str:
+    return label.removesuffix(f", {WRONG}")
+
+
+def _depth(figure: Figure, section: Section) -> None:
+    """Seconds and forward passes against layers, with the fitted lines; no axis is logarithmic."""
+    figure.set_size_inches(9, 3.8)
+    seconds, passes = figure.subplots(1, 2)
+    for colour, series in zip(
+        (OWN, PEER), dict.fromkeys(r.case for r in section.rows), strict=False
+    ):
+        rows = [row for row in section.rows if row.case == series]
+        fitted = {row.what: row.value for row in rows if row.size is None and row.value is not None}
+        points = [row for row in rows if row.size and row.value and row.ratio]
+        x = [row.size or 0.0 for row in points]
+        seconds.plot(
+            x, [row.value for row in points], "o", color=colour, label=_fit(series, fitted)
+        )
+        if EACH in fitted:
+            y = [fitted[LEAST] + fitted[EACH] * each for each in x]
+            seconds.plot(x, y, "--", color=colour)
+        passes.plot(x, [row.ratio for row in points], "o-", color=colour, label=series)
+    for axes, label in ((seconds, "seconds"), (passes, "forward passes of the model")):
+        axes.set_xlabel("layers")
+        axes.set_ylabel(label)
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.grid(color=PALE, linewidth=0.6)
+        if section.rows:
+            axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{section.title}: a repeated check", fontweight="bold", x=0.01, ha="left")
+
+
+def _fit(series: str, fitted: Mapping[str, float]) -> str:
+    if EACH not in fitted:
+        return series
+    each, least = quantity(fitted[EACH], "s"), quantity(fitted[LEAST], "s")
+    return f"{series}: {least} + {each} a layer, within {quantity(fitted[DEVIATION], '%')}"
+
+
+DRAWN = {"growth": _growth, "networks": _networks, "depth": _depth}
+"""How sections are drawn that have not a dot for each row."""

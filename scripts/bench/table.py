@@ -27,7 +27,7 @@ def quantity(value: float | None, unit: str) -> str:
     if unit == "s":
         scale, name = next((s for s in _SECONDS if abs(value) >= s[0]), _SECONDS[-1])
         return f"{_digits(value / scale)} {name}"
-    return f"{value:.2f}"
+    return f"{value:.0f} %" if unit == "%" else f"{value:.2f}"
 
 
 def times(value: float | None) -> str:
