@@ -23,12 +23,13 @@ def rows(effort: Effort) -> Iterator[Row]:
     for wrong in (False, True):
         measured = []
         for layers in (2, 5, 10) if effort.quick else (2, 5, 10, 20, 50, 100, 200):
-            measured.append(_measure(layers, effort, wrong=wrong))
+            measured.append(measure(layers, effort, wrong=wrong))
             yield measured[-1]
         yield from line(measured)
 
 
-def _measure(layers: int, effort: Effort, *, wrong: bool) -> Row:
+def measure(layers: int, effort: Effort, *, wrong: bool) -> Row:
+    """One network: seconds of its repeated check, also in its own forward passes."""
     case = residual(layers, wrong=wrong)
     answer = ask(
         "beside_training:measure",

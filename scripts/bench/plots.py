@@ -151,39 +151,36 @@ def _short(label: str) -> str:
 
 
 def _depth(figure: Figure, section: Section) -> None:
-    """Seconds and forward passes against layers, with the fitted lines; no axis is logarithmic."""
-    figure.set_size_inches(9, 3.8)
-    seconds, passes = figure.subplots(1, 2)
-    for colour, series in zip(
-        (OWN, PEER), dict.fromkeys(r.case for r in section.rows), strict=False
-    ):
-        rows = [row for row in section.rows if row.case == series]
+    """Seconds above forward passes, for each series; no axis is logarithmic, so lines are lines."""
+    series = list(dict.fromkeys(row.case for row in section.rows))
+    figure.set_size_inches(9, 6)
+    panels = figure.subplots(2, len(series), squeeze=False)
+    for name, (seconds, passes) in zip(series, panels.T, strict=True):
+        rows = [row for row in section.rows if row.case == name]
         fitted = {row.what: row.value for row in rows if row.size is None and row.value is not None}
         points = [row for row in rows if row.size and row.value and row.ratio]
-        x = [row.size or 0.0 for row in points]
-        seconds.plot(
-            x, [row.value for row in points], "o", color=colour, label=_fit(series, fitted)
-        )
+        layers = [row.size or 0.0 for row in points]
+        seconds.set_title(name, fontsize=10, fontweight="bold")
+        seconds.plot(layers, [row.value for row in points], "o", color=OWN)
         if EACH in fitted:
-            y = [fitted[LEAST] + fitted[EACH] * each for each in x]
-            seconds.plot(x, y, "--", color=colour)
-        passes.plot(x, [row.ratio for row in points], "o-", color=colour, label=series)
-    for axes, label in ((seconds, "seconds"), (passes, "forward passes of the model")):
-        axes.set_xlabel("layers")
-        axes.set_ylabel(label)
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        axes.grid(color=PALE, linewidth=0.6)
-        if section.rows:
-            axes.legend(frameon=False, fontsize=8)
+            line = [fitted[LEAST] + fitted[EACH] * each for each in layers]
+            seconds.plot(layers, line, "--", color=PEER, label=_fit(fitted))
+            seconds.legend(frameon=False, fontsize=8)
+        passes.plot(layers, [row.ratio for row in points], "o-", color=OWN)
+        for axes, label in ((seconds, "seconds"), (passes, "forward passes of the model")):
+            axes.set_xlabel("layers")
+            axes.set_ylabel(label)
+            axes.set_xlim(left=0)
+            axes.set_ylim(bottom=0)
+            axes.grid(color=PALE, linewidth=0.6)
     figure.suptitle(f"{section.title}: a repeated check", fontweight="bold", x=0.01, ha="left")
 
 
-def _fit(series: str, fitted: Mapping[str, float]) -> str:
-    if EACH not in fitted:
-        return series
-    each, least = quantity(fitted[EACH], "s"), quantity(fitted[LEAST], "s")
-    return f"{series}: {least} + {each} a layer, within {quantity(fitted[DEVIATION], '%')}"
+def _fit(fitted: Mapping[str, float]) -> str:
+    """The line in words: what it starts from, what a layer adds, and how well that describes it."""
+    least, each, off = fitted[LEAST], fitted[EACH], fitted[DEVIATION]
+    said = f"{quantity(least, 's')} + {quantity(each, 's')} a layer"
+    return f"{said};\nno point is further off than {quantity(off, '%')}"
 
 
 DRAWN = {"growth": _growth, "networks": _networks, "depth": _depth}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -126,9 +126,9 @@ def _lines(sections: Mapping[str, Section]) -> Iterator[str]:
         if machines:
             yield f"Measured on {_machine(section)}."
         cells = columns(section)
-        yield from ("", _line(list(cells)), _line(["---"] * len(cells)))
-        for line in zip(*cells.values(), strict=True):
-            yield _line(line)
+        yield from ("", line(list(cells)), line(["---"] * len(cells)))
+        for row in zip(*cells.values(), strict=True):
+            yield line(row)
         yield from ("", f"![{section.title}]({section.name}.svg)")
 
 
@@ -136,5 +136,6 @@ def _machine(section: Section) -> str:
     return ", ".join(f"{name} {value}" for name, value in section.machine.items())
 
 
-def _line(cells: list[str] | tuple[str, ...]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A line of a table in Markdown."""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
