@@ -42,12 +42,15 @@ def account(sections: Sections) -> str:
 
 
 def _machine(sections: Sections) -> Iterator[str]:
-    for facts in [section.machine for section in sections.values()][:1]:
-        yield (
-            f"Measured on {facts.get('CPUs')}, with TensorFlow {facts.get('tensorflow')} and "
-            f"PyTorch {facts.get('torch')}, in float64;"
-        )
-        yield "ratios carry over to other machines, seconds do not:"
+    """On what, and how long it took."""
+    on = {
+        f"{machine.get('CPUs')} with TensorFlow {machine.get('tensorflow')} and PyTorch "
+        f"{machine.get('torch')}"
+        for machine in (section.machine for section in sections.values())
+    }
+    minutes = sum(section.seconds for section in sections.values()) / 60
+    yield f"Measured on {', and on '.join(sorted(on))}, in float64, within {minutes:.0f} minutes;"
+    yield "ratios carry over to other machines, seconds do not:"
 
 
 def _beside_others(sections: Sections) -> Iterator[str]:
@@ -60,7 +63,7 @@ def _beside_others(sections: Sections) -> Iterator[str]:
     yield from _against(_rows(sections, "directions"), f"directions: {MLP.label}", "repeated check")
     for row in _rows(sections, "forward"):
         if row.what == "repeated check" and row.value is not None:
-            passes = f"{_times(row.ratio)}× the bare forward passes in it"
+            passes = f"{_times(row.ratio)} bare forward passes"
             yield line([f"a repeated default check: {row.case}", quantity(row.value, "s"), passes])
     traced = [row for row in _rows(sections, "tracing") if row.own and row.ratio]
     if traced:
