@@ -178,7 +178,8 @@ SUBJECT = Subject(
     how="Each network in a process of its own, which trains it and then checks it. "
     "A forward pass is that of the loss in float64, by the graph that is checked; it and a "
     f"training step are the best of five. Memory is the peak above the level before. Where "
-    f"“{WRONG}”, the gradient that a layer in the middle passes on is off by 5 %. "
+    f"“{WRONG}”, the gradient that a layer in the middle passes on is off by 5 %; that of ResNet50 "
+    "lies between two nested models. "
     f"A process is stopped after {TIMEOUT:.0f} s, and what it had not measured by then is missing.",
     ratio="×",
     plotted="ratio",
