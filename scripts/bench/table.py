@@ -117,7 +117,8 @@ def write(folder: Path, sections: Mapping[str, Section]) -> None:
 def _lines(sections: Mapping[str, Section]) -> Iterator[str]:
     yield "# Benchmark"
     yield ""
-    yield "Made by `python -m tfcheck.scripts.bench`; every number is measured, times are medians."
+    yield "Made by `python -m tfcheck.scripts.bench`; every number is measured; times are medians,"
+    yield "unless a section says otherwise."
     machines = {_machine(section) for section in sections.values()}
     if len(machines) == 1:
         yield f"Measured on {machines.pop()}."
