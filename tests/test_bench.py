@@ -68,6 +68,7 @@ ANSWER: processes.Answer = {
     "culprits": [f"model/{WRONG_LAYER}"],
 }
 """What the process of a failing network tells."""
+MACHINE = {"CPUs": "2 × Example", "tensorflow": "2.18.0", "torch": "not installed"}
 
 
 def section(name: str = "coordinates", **fields: Any) -> Section:
@@ -83,7 +84,7 @@ def section(name: str = "coordinates", **fields: Any) -> Section:
         command="python -m tfcheck.scripts.bench",
         quick=False,
         seconds=12.0,
-        machine={"CPUs": "2 × Example", "Python": "3.11.7"},
+        machine=MACHINE,
         rows=(
             Row("MLP", "tfcheck full", 2.0, per_parameter=2e-5, own=True).at_most(3, 2.0, "s"),
             Row("MLP", "slow peer", 150.0, per_parameter=1.5e-3, ratio=75.0).at_least(50, 75.0),
@@ -105,7 +106,7 @@ def test_markdown_says_it_all() -> None:
     assert "≥ 50 × ✗" in rows[2]
     assert rows[3] == "| MLP | loop |  | 3 ms | 150 |  | sample of 7 of 99 entries |"
     assert rows[4] == r"| MLP | absent \| peer |  |  |  | ≥ 50 × ? | not installed |"
-    assert "Measured on CPUs 2 × Example, Python 3.11.7." in lines
+    assert "Measured on CPUs 2 × Example, tensorflow 2.18.0, torch not installed." in lines
     assert "![Title of coordinates](coordinates.svg)" in lines
 
 
@@ -391,7 +392,7 @@ def test_the_readme_tells_what_was_measured() -> None:
     rows = (*networks.of_case(networks.TINY[1], ANSWER), *stopped)
     sections = {
         "networks": section("networks", rows=rows),
-        "depth": section("depth", rows=(*DEEP, *depth.line(DEEP))),
+        "depth": section("depth", load=3.0, rows=(*DEEP, *depth.line(DEEP))),
     }
     text = readme.filled(f"Before.\n{readme.BEGIN}\nold\n{readme.END}\nAfter.\n", sections)
     assert text.startswith("Before.\n")
@@ -405,6 +406,8 @@ def test_the_readme_tells_what_was_measured() -> None:
     assert "of 2 to 200 layers, all layers right: 20 ms and 3 ms for each layer, within 0 %" in text
     assert readme.filled(text, sections) == text
     assert "MLP" not in text
+    assert "on 2 × Example, TensorFlow 2.18.0, in 0 minutes" in text
+    assert "The machine had other work before: Title of depth." in text
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are told by Linux")

@@ -15,8 +15,9 @@ import click
 
 from tfcheck.scripts.bench import depth, networks
 from tfcheck.scripts.bench.cases import CNN, MLP
+from tfcheck.scripts.bench.machine import NOT_INSTALLED
 from tfcheck.scripts.bench.results import Row, Section, load
-from tfcheck.scripts.bench.table import line, quantity
+from tfcheck.scripts.bench.table import is_busy, line, quantity
 
 BEGIN, END = "<!-- measured -->", "<!-- end of what is measured -->"
 RESULTS = Path("scripts/bench/results")
@@ -42,15 +43,17 @@ def account(sections: Sections) -> str:
 
 
 def _machine(sections: Sections) -> Iterator[str]:
-    """On what, and how long it took."""
-    on = {
-        f"{machine.get('CPUs')} with TensorFlow {machine.get('tensorflow')} and PyTorch "
-        f"{machine.get('torch')}"
-        for machine in (section.machine for section in sections.values())
-    }
+    """On what, how long it took, and what was measured beside other work."""
+    machines = [section.machine for section in sections.values()]
+    on = sorted({f"{each['CPUs']}, TensorFlow {each['tensorflow']}" for each in machines})
+    torch = sorted({each["torch"] for each in machines} - {NOT_INSTALLED})
+    on += [f"PyTorch {version}" for version in torch]
     minutes = sum(section.seconds for section in sections.values()) / 60
-    yield f"Measured on {', and on '.join(sorted(on))}, in float64, within {minutes:.0f} minutes;"
-    yield "ratios carry over to other machines, seconds do not:"
+    yield f"Measured in float64 on {', '.join(on)}, in {minutes:.0f} minutes altogether;"
+    yield "ratios carry over to other machines, seconds do not."
+    busy = [section.title for section in sections.values() if is_busy(section)]
+    if busy:
+        yield f"The machine had other work before: {', '.join(busy)}."
 
 
 def _beside_others(sections: Sections) -> Iterator[str]:

@@ -63,13 +63,18 @@ def _goal(row: Row, quick: bool) -> str:
     return f"{row.goal} {'?' if row.met is None else '✓' if row.met else '✗'}"
 
 
+def is_busy(section: Section) -> bool:
+    """Whether something else ran before the first measurement, so that times are in doubt."""
+    return section.load is not None and section.load > BUSY
+
+
 def circumstances(section: Section) -> str:
     """When and how a section was measured, in a sentence or two."""
     taken = (
         f"{section.seconds / 60:.0f} min" if section.seconds >= 90 else f"{section.seconds:.0f} s"
     )
     said = f"Measured on {section.date} by `{section.command}`, in {taken}."
-    if section.load is not None and section.load > BUSY:
+    if is_busy(section):
         said += f" The machine was busy before (load average {section.load:.1f})."
     if section.quick:
         said += " A trial with --quick, on smaller models and samples: no goal is judged."
