@@ -85,13 +85,13 @@ def wrong(case: Case, **sizes: object) -> Case:
 
 
 GPT_9M = language("GPT 8.8 M", 256, 6, 4, 8000)
-GPT_64M = language("GPT 64 M", 768, 8, 12, 10_000)
+GPT_64M = language("GPT 64 M", 768, 8, 12, 4750)
 TINY_GPT = language("tiny GPT", 16, 2, 2, 50, length=8)
 MOBILENET = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)]
 MOBILENET += [*[(512, 1)] * 5, (1024, 2), (1024, 1)]
 LARGE = (
     GPT_9M,
-    language("GPT 26.5 M", 512, 6, 8, 8000),
+    language("GPT 26.5 M", 512, 6, 8, 7400),
     GPT_64M,
     RESNET50,
     application("ResNet50", 32),
