@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.directions import Array
 from tfcheck.graph_functions import Excerpts, callable_part
 from tfcheck.lines import Direction, Factors, factors_of
@@ -766,11 +767,13 @@ class ApartAt:
     Attributes:
         apart: the units.
         found: the inputs of the step and the tensors named in `fetches`.
+        deadline: when evaluating them has to end.
         evaluations: how often all units were computed, or as much of them.
     """
 
     apart: Apart
     found: dict[str, tf.Tensor]
+    deadline: Deadline = UNLIMITED
     evaluations: float = 0.0
     units: frozenset[int] = frozenset()
     _sizes: dict[int, float] = field(default_factory=dict)
@@ -812,15 +815,15 @@ class ApartAt:
         Returns:
             The units there; None where an operation refuses it.
         """
+        self.deadline.require_time()
         part, names = self.apart.backward(units, sources)
         try:
             gradients = part(*(found[name] for name in names))
         except tf.errors.OpError:
             return None
         wanted = [source.total for source in sources if source.total is not None]
-        return ApartAt(
-            self.apart, {**found, **dict(zip(wanted, gradients, strict=True))}, units=units
-        )
+        there = {**found, **dict(zip(wanted, gradients, strict=True))}
+        return ApartAt(self.apart, there, self.deadline, units=units)
 
     def answers(
         self,
@@ -835,6 +838,7 @@ class ApartAt:
             places: how far each source goes.
             moves: where to, by the source.
         """
+        self.deadline.require_time()
         asked = tuple(sorted(units))
         everyone = tuple(sorted(self.apart.outputs))
         if len(asked) * _FEW >= len(everyone):
@@ -846,6 +850,7 @@ class ApartAt:
                 return {unit: known[unit] for unit in asked}
         answers = {}
         for unit in asked:
+            self.deadline.require_time()
             self.evaluations += 1 / len(everyone)
             (answer,) = self.apart.function((unit,))(self.found, places, moves)
             answers[unit] = float(answer)

@@ -137,6 +137,7 @@ class Correction:
         self, names: Sequence[str], instead: dict[str, tf.Tensor]
     ) -> list[tf.Tensor] | None:
         """Tensors of the graph, with others in the place of some."""
+        self._at.deadline.require_time()
         promoted = self._apart.promoted
         element = promoted.graph.as_graph_element
         feeds: dict[str, Any] = {feed.name: feed for feed in promoted.feeds}

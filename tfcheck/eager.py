@@ -182,6 +182,7 @@ class EagerObjective(Objective):
 
     def aside(self, base: Base, seed: int) -> Base | None:
         """Losses, gradients and what is applied where everything is a good deal different."""
+        self.deadline.require_time()
         labels = [f"{BATCH}{i}" for i in range(len(self._batch.tensors))]
         labels += [variable.name for variable in self._variables]
         inputs = [
@@ -194,6 +195,7 @@ class EagerObjective(Objective):
 
     def nudged(self, base: Base, loss: int, seed: int, size: float = NUDGE) -> Base:
         """All that one loss is differentiated with respect to moves a little at random."""
+        self.deadline.require_time()
         inputs = list(base.inputs)
         for parameter in self.parameters:
             if parameter.loss == loss:
@@ -215,6 +217,7 @@ class EagerObjective(Objective):
 
     def loss(self, index: int, inputs: Sequence[Any]) -> float:
         """Value of one loss at a point, in the training precision."""
+        self.deadline.require_time()
         self.evaluations += 1
         try:
             calls = self._listen_at(inputs).tape_calls

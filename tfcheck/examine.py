@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from tfcheck.corrected import Corrected, Correction
+from tfcheck.deadline import TimeIsUpError
 from tfcheck.dependence import depends, only_jumps
 from tfcheck.differences import FIRST_STEP, Along, measure_noise
 from tfcheck.directions import generator, norm, scale_of
@@ -36,6 +38,8 @@ from tfcheck.sweep import measure_coordinate, measure_every_coordinate
 from tfcheck.target import TAPE_ULPS, Arithmetic, Line, Target
 from tfcheck.units import name_of
 from tfcheck.verdict import Verdict
+
+_Result = TypeVar("_Result")
 
 _PRECISION = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 _PARITY = {"float64": 1e-9, "float32": 2.5e-4, "float16": 5e-2, "bfloat16": 0.25}
@@ -81,6 +85,11 @@ _QUIET = 1e-6
 """Where all gradients of a loss are smaller than this part of it, that part stands in for them."""
 
 
+NOT_REACHED = Judgement(
+    Verdict.INCONCLUSIVE, "unchecked", "It was not reached within the time_limit."
+)
+"""Of a variable that there was no time to measure."""
+
 _JUMPS = (
     "The tape's gradient is zero throughout, and the loss depends on this variable in jumps alone: "
     "something on the way (a sign, a comparison, a rounding) has no slope to train by."
@@ -109,6 +118,7 @@ class Examination:
 
     Attributes:
         local: the losses that are examined unit by unit.
+        cut_short: whether there was no time for some of it.
     """
 
     def __init__(
@@ -129,6 +139,7 @@ class Examination:
         self._nudged: dict[int, Base | None] = {}
         self._jittered: dict[int, Base | None] = {}
         self.local: dict[int, LocalExamination] = {}
+        self.cut_short = False
         self._like: dict[int, Line] = {}
         self._right: dict[int, dict[int, Corrected]] = {}
         self._noise: dict[int, float] = {}
@@ -138,7 +149,9 @@ class Examination:
             for parameter in objective.parameters
         }
         self._tape_rounding = TAPE_ULPS * _PRECISION[objective.precision]
-        sizes = [self._sizes(loss) for loss in range(objective.steps)]
+        unknown = (math.inf, math.inf)
+        losses = range(objective.steps)
+        sizes = [self._in_time(partial(self._sizes, loss), unknown) for loss in losses]
         self._natural = [natural for natural, _ in sizes]
         self._numbers = [numbers for _, numbers in sizes]
         in_step = [p for p in objective.parameters if p.loss < objective.steps]
@@ -179,7 +192,10 @@ class Examination:
             if parameter.loss < self.objective.steps
             if parameter.within or parameter.variable.trainable
         ]
-        obstacles = [self._obstacle(loss) for loss in range(self.objective.steps)]
+        obstacles = [
+            self._in_time(partial(self._obstacle, loss), None)
+            for loss in range(self.objective.steps)
+        ]
         self.notes.extend(dict.fromkeys(o.note for o in obstacles if o is not None and o.note))
         if any(self.objective.draws):
             self.notes.append(
@@ -207,7 +223,7 @@ class Examination:
         if self.settings.method != "full" and self.settings.epsilon == "auto":
             for loss, obstacle in enumerate(obstacles):
                 if obstacle is None:
-                    self.examine_locally(loss)
+                    self._in_time(partial(self.examine_locally, loss), None)
         found: dict[str, Finding] = {}
         for done, position in enumerate(positions):
             parameter = self.objective.parameters[position]
@@ -229,6 +245,15 @@ class Examination:
         self.progress("every layer by itself", 0, 0)
         moving = self.objective.moving(self.base, loss, self.settings.seed)
         self.local[loss] = LocalExamination(Locally(at, moving, self.settings), self.settings)
+        self.cut_short |= self.local[loss].cut_short
+
+    def _in_time(self, action: Callable[[], _Result], otherwise: _Result) -> _Result:
+        """What comes of something; `otherwise` where there is no time for it."""
+        try:
+            return action()
+        except TimeIsUpError:
+            self.cut_short = True
+            return otherwise
 
     def _loudest_of(self, loss: int) -> float:
         norms = [
@@ -391,8 +416,12 @@ class Examination:
         before = self._without_measuring(position, obstacle)
         if before is not None:
             return self._finding(position, None, before)
-        finding = self._from_units(position)
-        return self._through_the_loss(position, advance) if finding is None else finding
+        try:
+            finding = self._from_units(position)
+            return self._through_the_loss(position, advance) if finding is None else finding
+        except TimeIsUpError:
+            self.cut_short = True
+            return self._finding(position, None, NOT_REACHED)
 
     def _without_measuring(self, position: int, obstacle: Judgement | None) -> Judgement | None:
         """The judgement of a parameter that needs no measuring, or allows none."""
@@ -445,7 +474,7 @@ class Examination:
         else:
             look = local.look(sources)
         if look.judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT):
-            local.accuse_users(sources)
+            self._in_time(partial(local.accuse_users, sources), None)
         judgement = self._on_kinks(look.judgement, local.kinks_behind(leaves))
         judgement = self._drawn(parameter, judgement)
         return self._finding(position, look.measurement, judgement, target)
@@ -564,6 +593,7 @@ class Examination:
     def _measure(
         self, target: Target, parameter: Parameter, advance: Callable[[int], None]
     ) -> Measurement:
+        self.objective.deadline.require_time()
         epsilon = None if self.settings.epsilon == "auto" else float(self.settings.epsilon)
         if self.settings.method == "full":
             limit = bytes_of(self.settings.memory_limit)
@@ -699,8 +729,8 @@ class Examination:
         if wrong and target is not None:
             report = replace(
                 report,
-                pattern=self._pattern(target, parameter, measurement),
-                worst=self._worst_coordinates(target, scale),
+                pattern=self._in_time(partial(self._pattern, target, parameter, measurement), ""),
+                worst=self._in_time(partial(self._worst_coordinates, target, scale), ()),
             )
         squared = scale**2
         return Finding(

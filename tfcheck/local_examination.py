@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tfcheck.apart import Source
+from tfcheck.deadline import TimeIsUpError
 from tfcheck.judge import Judgement
 from tfcheck.locally import Cleared, Locally
 from tfcheck.measure import Measurement, measure_directions
@@ -56,6 +57,7 @@ class LocalExamination:
         wrong: the units whose gradients of what other units give them are wrong.
         unclear: the sources that other units give of which too little is known.
         kinks: those at which a unit has a kink.
+        cut_short: whether there was no time to look at all units; those not reached are unclear.
     """
 
     locally: Locally
@@ -63,18 +65,29 @@ class LocalExamination:
     wrong: list[Wrong] = field(default_factory=list)
     unclear: list[Source] = field(default_factory=list)
     kinks: list[Source] = field(default_factory=list)
+    cut_short: bool = False
     _cleared: dict[int, Cleared] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for cleared in self.locally.together():
-            self._cleared[cleared.source.number] = cleared
+        try:
+            for cleared in self.locally.together():
+                self._cleared[cleared.source.number] = cleared
+        except TimeIsUpError:
+            self.cut_short = True
         for source in self.locally.apart.sources:
             if source.leaf is None and source.units and not self._is_clear(source):
-                self._examine(source)
+                self._examine_in_time(source)
 
     def _is_clear(self, source: Source) -> bool:
         known = self._cleared.get(source.number)
         return known is not None and known.judgement.verdict is Verdict.PASS
+
+    def _examine_in_time(self, source: Source) -> None:
+        try:
+            self._examine(source)
+        except TimeIsUpError:
+            self.cut_short = True
+            self.unclear.append(source)
 
     def _examine(self, source: Source) -> None:
         """Look closely at what a unit makes of what another gives it."""

@@ -21,6 +21,7 @@ from tfcheck.around import Around
 from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
 from tfcheck.constants import constants_of
+from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import BatchError, TfcheckError, TraceError, some, telling_line
 from tfcheck.graph_functions import (
@@ -80,6 +81,7 @@ class Objective:
         left_out: trainable variables that a tape is not asked for, though they stand in one line
             with those that it is asked for.
         evaluations: how often a loss was evaluated.
+        deadline: when evaluating it has to end; no point is evaluated after that.
         precision: the precision in which losses are evaluated.
         bits: how many bits of a variable that precision keeps.
         notes: sentences a reader should know about how it is evaluated.
@@ -92,6 +94,7 @@ class Objective:
     bits = 53
     notes: tuple[str, ...] = ()
     calls_python = False
+    deadline: Deadline = UNLIMITED
     first_step: float | None
 
     def __init__(self, traced: TracedStep, *, once: bool = False) -> None:
@@ -275,7 +278,7 @@ class Objective:
         if apart is None or not base.units:
             return None
         given = {feed.name: value for feed, value in zip(self._feeds, base.inputs, strict=True)}
-        return ApartAt(apart, {**given, **base.units})
+        return ApartAt(apart, {**given, **base.units}, self.deadline)
 
     def given(self, base: Base, apart: Apart) -> dict[str, tf.Tensor]:
         """What units are given at a point by variables, by the names of the tensors.
@@ -313,6 +316,7 @@ class Objective:
         Returns:
             For each source, by its number, that only changes in places: where it does.
         """
+        self.deadline.require_time()
         apart = self.apart[loss]
         made = [] if apart is None else [source for source in apart.sources if source.leaf is None]
         if not made or not base.units:
@@ -493,6 +497,7 @@ class Objective:
         Returns:
             The other point; None where the step cannot be evaluated there.
         """
+        self.deadline.require_time()
         inputs = [
             elsewhere(value, seed, self._label(self._names[index]))
             for index, value in zip(self._inputs, base.inputs, strict=False)
@@ -527,6 +532,7 @@ class Objective:
             batch: the batch of the point, for what it holds beside floats.
             base: the point.
         """
+        self.deadline.require_time()
         return self._as_trained.at(self._values_at(batch, base), self._drawn(base.inputs))
 
     def shares_as_trained(self, batch: Batch, base: Base, loss: int) -> dict[str, Trained]:
@@ -540,6 +546,7 @@ class Objective:
         Returns:
             The gradients by the names of their tensors in the float64 graph.
         """
+        self.deadline.require_time()
         call = self._calls[loss]
         if call.division is None:
             return {}
@@ -558,6 +565,7 @@ class Objective:
         Raises:
             TraceError: if XLA cannot.
         """
+        self.deadline.require_time()
         values = self._values_at(batch, base)
         return self._as_trained.compiled_at(values, self._drawn(base.inputs))
 
@@ -645,6 +653,7 @@ class Objective:
         A loss that is piecewise smooth has a derivative at almost every point, so a point drawn at
         random near a kink sits on none. Only the loss asked for and its gradients are evaluated.
         """
+        self.deadline.require_time()
         inputs = self._nudged_inputs(base, loss, seed, size)
         found = self._function("gradients", loss)(inputs)
         gradients = iter(spread(self._calls[loss], found))
@@ -667,6 +676,7 @@ class Objective:
 
         It is `nan` where an operation refuses the point, such as a Cholesky decomposition.
         """
+        self.deadline.require_time()
         self.evaluations += 1
         try:
             return float(self._function("losses", index)(inputs))
@@ -683,6 +693,7 @@ class Objective:
         For a tape, and for `loss`, they are leaves of their own. Only of losses that hold something
         back: see `holds_back`.
         """
+        self.deadline.require_time()
         self.evaluations += 1
         if self._uncut is None:
             losses = self._outputs["losses"][: self.steps]

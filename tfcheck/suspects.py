@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tfcheck.apart import Apart, Source
 from tfcheck.batch import Batch
+from tfcheck.deadline import TimeIsUpError
 from tfcheck.dependence import depends
 from tfcheck.examine import Examination
 from tfcheck.local_examination import LocalExamination
@@ -78,14 +79,22 @@ class Suspects:
 
     def _wrong(self) -> Iterator[Suspect]:
         """Units that hand on a wrong gradient."""
-        for loss in range(self._objective.steps):
-            if math.isfinite(self._examination.base.losses[loss]):
-                self._examination.examine_locally(loss)
-                self._accuse_users(loss)
+        try:
+            self._look_closer()
+        except TimeIsUpError:
+            if not any(local.wrong for local in self._examination.local.values()):
+                raise
         for loss, local in self._examination.local.items():
             apart = local.locally.apart
             for wrong in sorted(local.wrong, key=lambda wrong: wrong.unit):
                 yield Suspect(wrong.path, self._before(loss, apart, wrong.source))
+
+    def _look_closer(self) -> None:
+        """Look for wrong units where that was not called for before."""
+        for loss in range(self._objective.steps):
+            if math.isfinite(self._examination.base.losses[loss]):
+                self._examination.examine_locally(loss)
+                self._accuse_users(loss)
 
     def _accuse_users(self, loss: int) -> None:
         """Find the units that use a variable wrongly, where only the loss has told that it is."""
