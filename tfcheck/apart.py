@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -142,6 +142,7 @@ class Apart:
         paths: the path of each unit.
         sources: what the units are given that moves.
         outputs: for each unit what it gives that the tape has a gradient of.
+        targets: what the loss is a sum of.
         giving: the units that give anything that moves.
         kernels: the sources, by number, that are large kernels.
         holding: the units that give what the tape takes for constant.
@@ -339,7 +340,7 @@ class Apart:
         self.giving: set[int] = set()
         self.holding: set[int] = set()
         targets = [target for target, _ in seeds]
-        self._targets = [Output(target, (seed,), None) for target, seed in seeds]
+        self.targets = [Output(target, (seed,), None) for target, seed in seeds]
         for operation, _ in live:
             if self._is_gate(operation):
                 continue
@@ -357,15 +358,19 @@ class Apart:
                     weights += [seed for target, seed in seeds if target == out.name]
                 if weights:
                     unit = self.unit_of(operation.name)
-                    known = [
-                        n for n in (out.name, *self._gates_of.get(out.name, ())) if n in self._cut
-                    ]
+                    known = [name for name in self._handed_on(out.name) if name in self._cut]
                     output = Output(out.name, tuple(weights), known[0] if known else None)
                     self.outputs.setdefault(unit, []).append(output)
         self.sources = [
             replace(source, units=frozenset(source.users & self.outputs.keys()))
             for source in self.sources
         ]
+
+    def _handed_on(self, name: str) -> Iterator[str]:
+        """A tensor, and the outputs of all gates that it goes through from here."""
+        yield name
+        for gate in self._gates_of.get(name, ()):
+            yield from self._handed_on(gate)
 
     def _units_with(
         self,
@@ -396,7 +401,7 @@ class Apart:
     def whole(self) -> Assembly:
         """What computes the loss from the variables, with nothing cut in between."""
         leaves = {s.name: s.number for s in self.sources if s.leaf is not None}
-        return self._assembled([self._targets], leaves)
+        return self._assembled([self.targets], leaves)
 
     def _assembled(self, outputs: Sequence[Sequence[Output]], cut: Mapping[str, int]) -> Assembly:
         """What computes outputs from the sources at which the graph is cut."""

@@ -421,7 +421,10 @@ class Checker:
         return eager_losses(self._step, examination, batch)
 
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
-        """Paths of the inputs and variables that are wrong when a layer is called by itself."""
+        """Paths of the inputs and variables that are wrong when a layer is called by itself.
+
+        Where it is given what is not finite, it is not to blame for more of that.
+        """
         step, batch = repeated_call(call, eager=self._step.eager)
         settings = replace(self._measuring, expected_mismatch=())
         checker = Checker(step, settings, once=True, verdicts_only=True)
@@ -429,7 +432,12 @@ class Checker:
         report = checker.check(batch, deadline=self._deadline)
         self._deadline.require_time()
         wrong = (Verdict.FAIL, Verdict.SUSPECT)
-        return {variable.path for variable in report.variables if variable.verdict in wrong}
+        excused = () if batch.is_finite else ("non_finite",)
+        return {
+            variable.path
+            for variable in report.variables
+            if variable.verdict in wrong and variable.reason not in excused
+        }
 
     def check(
         self,

@@ -171,7 +171,9 @@ class Examination:
 
     def _off_parity(self, loss: int) -> ParityError | None:
         value, trained = self.base.losses[loss], self.base.losses_as_trained[loss]
-        if not math.isfinite(value) or abs(value - trained) <= self.parity_limit(loss):
+        if not (math.isfinite(value) and math.isfinite(trained)):
+            return None
+        if abs(value - trained) <= self.parity_limit(loss):
             return None
         return ParityError(
             "The float64 graph must compute the loss that is trained. Received: "
@@ -348,6 +350,12 @@ class Examination:
         value = self.base.losses[loss]
         if not math.isfinite(value):
             return Judgement(Verdict.FAIL, "non_finite", f"The loss is {value}.")
+        if not math.isfinite(trained := self.base.losses_as_trained[loss]):
+            note = (
+                f"The loss is {trained} in {self.objective.lowest}, in which it trains, though it "
+                f"is {value / self.base.scales[loss]:.3g} in float64."
+            )
+            return Judgement(Verdict.FAIL, "non_finite", note)
         if self.objective.loss(loss, self.base.inputs) != self.objective.loss(
             loss, self.base.inputs
         ):

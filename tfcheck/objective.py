@@ -535,8 +535,8 @@ class Objective:
         self.deadline.require_time()
         return self._as_trained.at(self._values_at(batch, base), self._drawn(base.inputs))
 
-    def shares_as_trained(self, batch: Batch, base: Base, loss: int) -> dict[str, Trained]:
-        """What units of a loss hand each other of its gradient, in the precision that trains.
+    def units_as_trained(self, batch: Batch, base: Base, loss: int) -> dict[str, Trained]:
+        """What units of a loss give each other, and the gradients of it, in training precision.
 
         Args:
             batch: the batch of the point.
@@ -544,19 +544,20 @@ class Objective:
             loss: the loss.
 
         Returns:
-            The gradients by the names of their tensors in the float64 graph.
+            The values by the names of their tensors in the float64 graph.
         """
         self.deadline.require_time()
         call = self._calls[loss]
         if call.division is None:
             return {}
-        of_units = replace(call, sources=call.division.behind, gradients=call.shares)
+        between = (*call.division.behind, *call.shares)
+        of_units = replace(call, gradients=between)
         trained = AsTrained(self._graph_def, self._names, self._specs, [of_units])
         found = trained.at(self._values_at(batch, base), self._drawn(base.inputs)).gradients
         return {
-            self._tensors[share.name]: value
-            for share, value in zip(call.shares, found, strict=True)
-            if share is not None and value is not None
+            self._tensors[tensor.name]: value
+            for tensor, value in zip(between, found, strict=True)
+            if tensor is not None and value is not None
         }
 
     def compiled_at(self, batch: Batch, base: Base) -> Evaluated:

@@ -7,6 +7,7 @@ tells: then it is the units in which that begins.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ class Suspects:
 
     def guilty(self) -> list[Suspect]:
         """The units to blame, in the order of the step."""
-        for found in (self._wrong, self._not_finite, self._blocking, self._spoiling):
+        for found in (self._wrong, self._not_finite, self._overflowing, self._blocking):
             if guilty := list(found()):
                 return guilty
         return []
@@ -116,28 +117,15 @@ class Suspects:
             known = {name: bool(np.all(np.isfinite(value))) for name, value in _floats(at.found)}
             yield from _first_not_finite(self, loss, apart, known, base.losses[loss])
 
-    def _spoiling(self) -> Iterator[Suspect]:
-        """Units whose gradients only the training precision makes NaN or infinite."""
+    def _overflowing(self) -> Iterator[Suspect]:
+        """Units in which only the training precision makes something that is not finite."""
         objective, base = self._objective, self._examination.base
         for loss, apart in enumerate(objective.apart):
             if apart is None:
                 continue
-            shares = objective.shares_as_trained(self._batch, base, loss)
-            known = {name: bool(np.all(np.isfinite(value))) for name, value in shares.items()}
-            yield from self._spoilt(loss, apart, known)
-
-    def _spoilt(self, loss: int, apart: Apart, finite: Mapping[str, bool]) -> Iterator[Suspect]:
-        for source in apart.sources:
-            weights = [
-                weight
-                for unit in source.units
-                for output in apart.outputs[unit]
-                for weight in output.weights
-                if weight is not None
-            ]
-            given = all(finite.get(weight, True) for weight in weights)
-            if source.total is not None and not finite.get(source.total, True) and given:
-                yield from self.suspects(loss, apart, [source])
+            found = objective.units_as_trained(self._batch, base, loss)
+            known = {name: bool(np.all(np.isfinite(value))) for name, value in found.items()}
+            yield from _first_not_finite(self, loss, apart, known, base.losses_as_trained[loss])
 
     def _blocking(self) -> Iterator[Suspect]:
         """Units that depend on what they are given, though the tape gives no gradient of it."""
@@ -169,16 +157,19 @@ def _floats(found: Mapping[str, Any]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
 
 
 def _first_not_finite(
-    suspects: Suspects, loss: int, apart: Apart, finite: Mapping[str, bool], value: float
+    suspects: Suspects, loss: int, apart: Apart, known: Mapping[str, bool], value: float
 ) -> Iterator[Suspect]:
+    """The units that make something that is not finite of what is."""
+    finite = defaultdict(lambda: True, known)
+    finite |= {target.name: bool(np.isfinite(value)) for target in apart.targets}
     for unit, outputs in sorted(apart.outputs.items()):
         sources = [source for source in apart.sources if unit in source.units]
         given = all(finite[source.name] for source in sources)
-        made = [finite[o.same] if o.same is not None else bool(np.isfinite(value)) for o in outputs]
+        made = [finite[o.same or o.name] for o in outputs]
         if given and not all(made):
             yield from suspects.suspects(loss, apart, sources)
             continue
         weights = [w for o in outputs for w in o.weights if w is not None]
-        if given and all(made) and all(finite.get(w, True) for w in weights):
+        if given and all(made) and all(finite[w] for w in weights):
             spoilt = [s for s in sources if s.total is not None and not finite[s.total]]
             yield from suspects.suspects(loss, apart, spoilt)
