@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfcheck.corrected import Corrected, Correction
 from tfcheck.deadline import TimeIsUpError
 from tfcheck.dependence import depends, only_jumps
-from tfcheck.differences import FIRST_STEP, Along, measure_noise
+from tfcheck.differences import FIRST_STEP, MOST_MOVES, Along, measure_noise
 from tfcheck.directions import generator, norm, scale_of
 from tfcheck.errors import ParityError, TfcheckError, some
 from tfcheck.judge import (
@@ -75,6 +75,9 @@ _GONE = 1e-10
 
 _MOST_LOOKED_INTO, _MOST_OF_MANY = 12, 2
 """How many wrong variables are looked into closely, and how many where there are many in all."""
+
+_FEW_MOVES = 2
+"""How often a search for a step goes on where each evaluation runs the step in Python."""
 
 _MANY = 32
 """With more variables than this, few that are wrong are looked into closely."""
@@ -155,7 +158,7 @@ class Examination:
         self._natural = [natural for natural, _ in sizes]
         self._numbers = [numbers for _, numbers in sizes]
         in_step = [p for p in objective.parameters if p.loss < objective.steps]
-        self._many = len(in_step) > _MANY
+        self._many = len(in_step) > _MANY or objective.costly
         self._most = _MOST_OF_MANY if self._many else _MOST_LOOKED_INTO
         self._verdicts_only = verdicts_only
         self._localised = 0
@@ -298,7 +301,8 @@ class Examination:
         if loss not in self._everything:
             parameters = [p for p in self.objective.parameters if p.loss == loss and p.inputs]
             moves = [(parameter, self._scales[parameter]) for parameter in parameters]
-            rng = generator(self.settings.seed, f"everything {loss}")
+            alike = any(parameter.moves_alike for parameter in parameters)
+            rng = generator(self.settings.seed, "everything" if alike else f"everything {loss}")
             directions = self.objective.around.drawn(rng, moves)
             line = self.objective.around.line(self.base, directions) if directions else None
             self._everything[loss] = None if line is None else Along(line)
@@ -405,6 +409,7 @@ class Examination:
             arithmetic=self._arithmetic(parameter.loss, known=heard and loudest > 0),
             bits=self.objective.bits,
             start=self.objective.first_step,
+            moves=_FEW_MOVES if self.objective.costly else MOST_MOVES,
             unit=scale,
         )
 
@@ -610,7 +615,8 @@ class Examination:
             )
             return measure_every_coordinate(target, epsilon, advance)
         directions, seed = self.settings.directions, self.settings.seed
-        brief = self._many and (self._verdicts_only or self._localised >= self._most)
+        enough = self._verdicts_only or self.objective.costly or self._localised >= self._most
+        brief = self._many and enough
         like = self._like.get(parameter.loss)
         if brief and like is not None:
             seen = glance(target, like, seed)
@@ -636,9 +642,10 @@ class Examination:
             target,
             lambda: self._target_aside(position),
             lambda measurement, there: self._judged(measurement, parameter.loss, there.scale),
-            directions=self.settings.directions,
+            directions=1 if self.objective.costly else self.settings.directions,
             seed=self.settings.seed,
-            widely=self._looks <= _MOST_LOOKED_INTO,
+            widely=self._looks <= _MOST_LOOKED_INTO and not self.objective.costly,
+            brief=self.objective.costly,
         )
 
     def _target_aside(self, position: int) -> Target | None:
@@ -780,10 +787,9 @@ class Examination:
             return ()
         self._localised += 1
         coordinates = []
-        for index in suspicious_entries(
-            target, _WORST_SHOWN if target.known is None else _FEW_SHOWN
-        ):
-            line: Line = measure_coordinate(target, index, search=target.known is None)
+        search = target.known is None and not self.objective.costly
+        for index in suspicious_entries(target, _WORST_SHOWN if search else _FEW_SHOWN):
+            line: Line = measure_coordinate(target, index, search=search)
             unit = target.scale * scale
             analytic = math.nan if target.gradient is None else line.analytic / unit
             coordinates.append(

@@ -86,6 +86,7 @@ class Objective:
         bits: how many bits of a variable that precision keeps.
         notes: sentences a reader should know about how it is evaluated.
         calls_python: whether a function of Python's is called whenever it is evaluated.
+        costly: whether evaluations cost so much that no more than is needed are made.
         first_step: where to begin the search for a step, relative to a variable's scale; None to
             go by the loss.
     """
@@ -94,6 +95,7 @@ class Objective:
     bits = 53
     notes: tuple[str, ...] = ()
     calls_python = False
+    costly = False
     deadline: Deadline = UNLIMITED
     first_step: float | None
 
