@@ -486,6 +486,26 @@ class Apart:
             self._before[name] = frozenset(found)
         return self._before[name]
 
+    def follows_in_jumps(self, source: Source) -> bool:
+        """Whether what units give is computed from a source by way of what is no float.
+
+        Such are the positions that an argmax finds, and the outcomes of comparisons.
+        """
+        element = self._graph.as_graph_element
+        pending = [(element(o.name).op, False) for unit in source.units for o in self.outputs[unit]]
+        seen: set[tuple[str, bool]] = set()
+        while pending:
+            operation, in_jumps = pending.pop()
+            if (operation.name, in_jumps) in seen or operation.type in OF_SHAPES:
+                continue
+            seen.add((operation.name, in_jumps))
+            for tensor in operation.inputs:
+                if tensor.name == source.name and in_jumps:
+                    return True
+                if tensor.name not in self._cut:
+                    pending.append((tensor.op, in_jumps or not _flows(tensor.dtype)))
+        return False
+
     def derivative(self, source: Source, found: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
         """What the units of a source compute, differentiated operation by operation.
 

@@ -146,7 +146,11 @@ class Suspects:
                 continue
             # What goes nowhere from here, or what is given on though the tape does not know how.
             ends = not source.users <= apart.giving
-            if ends or (source.units and depends(local.target([source]), seed)):
+            if (
+                ends
+                or apart.follows_in_jumps(source)
+                or (source.units and depends(local.target([source]), seed))
+            ):
                 yield source
 
 
