@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfcheck import check_gradients
 from tfcheck.report import GradientReport
+from tfcheck.verdict import Verdict
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -59,8 +60,10 @@ AFTER: dict[str, Callable[[], list[keras.Layer]]] = {
 }
 
 
-@pytest.mark.parametrize("after", AFTER)
-@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+@pytest.mark.parametrize(
+    ("after", "eager"),
+    [*((after, False) for after in AFTER), ("nothing", True), ("a normalisation", True)],
+)
 def test_an_overflow_is_named_where_it_begins(
     after: str, eager: bool, runs: Callable[[], int]
 ) -> None:
@@ -70,22 +73,21 @@ def test_an_overflow_is_named_where_it_begins(
     report = check_gradients(model, X, Y)
     assert report.verdict == "fail"
     assert report.culprits == (model.get_layer("overflowing").path,)
-    assert report.evaluations <= 60
-    assert runs() <= 600
+    assert report.evaluations <= 300
+    assert runs() <= 400
 
 
-@pytest.mark.parametrize("after", ["nothing", "a saturating layer"])
-def test_an_overflow_in_training_is_told(after: str) -> None:
+def test_an_overflow_in_training_is_told() -> None:
     """Where the float64 graph has a loss, it stands for the step, and the report says what is."""
     keras.utils.set_random_seed(0)
-    model = compiled(L.Dense(4, activation="relu"), overflowing(), *AFTER[after]())
+    model = compiled(L.Dense(4, activation="relu"), overflowing())
     report = check_gradients(model, X, Y)
     assert report.objective.precision == "float64"
     assert any("in float32, in which it trains" in note for note in report.notes), report.notes
     assert not any("eagerly" in note for note in report.notes), report.notes
 
 
-class Quantizer(L.Layer):
+class Quantizer(keras.layers.Layer):
     """Looks up the nearest of a few vectors; with a straight-through estimator, or without."""
 
     def __init__(self, *, straight: bool) -> None:
@@ -104,22 +106,24 @@ class Quantizer(L.Layer):
         return x + tf.stop_gradient(found - x)
 
 
-@pytest.mark.parametrize("straight", [True, False], ids=["straight-through", "blocked"])
-@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+@pytest.mark.parametrize(
+    ("straight", "eager"),
+    [(True, False), (False, False), (True, True)],
+    ids=["straight-through", "blocked", "straight-through and eager"],
+)
 def test_a_nearest_neighbour_is_looked_up(
     straight: bool, eager: bool, runs: Callable[[], int]
 ) -> None:
     """The layer that looks it up is the culprit, and what comes after it is right."""
     keras.utils.set_random_seed(0)
-    layers = [L.Dense(8, activation="relu"), L.Dense(3), Quantizer(straight=straight), L.Dense(1)]
-    model = compiled(*layers, eager=eager)
+    model = compiled(L.Dense(3), Quantizer(straight=straight), L.Dense(1), eager=eager)
     report = check_gradients(model, X, Y)
     assert report.verdict == "fail"
     assert report.culprits == (model.get_layer("quantizer").path,)
-    assert {v.verdict for v in report.variables[:4]} == {"fail"}
+    assert {v.verdict for v in report.variables[:2]} == {"fail"}
     assert not {v.verdict for v in report.variables[-2:]} & {"fail", "suspect"}
-    assert report.evaluations <= 700
-    assert runs() <= 1000
+    assert report.evaluations <= 300
+    assert runs() <= 600
 
 
 class Mapped(keras.Model):
@@ -160,8 +164,8 @@ def mapped(samples: int) -> GradientReport:
 
 def test_a_tape_for_each_sample() -> None:
     """A run gives the losses of all tapes at once: more of them hardly take more runs."""
-    few, many = mapped(2), mapped(8)
+    few, many = mapped(1), mapped(6)
     for report in (few, many):
-        assert report.count("fail") == report.count("suspect") == 0, str(report)
+        assert report.count(Verdict.FAIL) == report.count(Verdict.SUSPECT) == 0, str(report)
         assert report.culprits == ()
     assert many.evaluations <= 2 * few.evaluations <= 600

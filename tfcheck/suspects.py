@@ -55,7 +55,7 @@ class Suspects:
 
     def guilty(self) -> list[Suspect]:
         """The units to blame, in the order of the step."""
-        for found in (self._wrong, self._not_finite, self._overflowing, self._blocking):
+        for found in (self._not_finite, self._overflowing, self._wrong, self._blocking):
             if guilty := list(found()):
                 return guilty
         return []
@@ -117,11 +117,26 @@ class Suspects:
             known = {name: bool(np.all(np.isfinite(value))) for name, value in _floats(at.found)}
             yield from _first_not_finite(self, loss, apart, known, base.losses[loss])
 
+    def _overflows(self, loss: int) -> bool:
+        """Whether it is for the training precision that variables of a loss failed.
+
+        An optimizer that scales its loss expects that of gradients, and leaves such a step out.
+        """
+        base = self._examination.base
+        if loss < self._objective.steps and not math.isfinite(base.losses_as_trained[loss]):
+            return True
+        trained = zip(self._objective.parameters, base.gradients_as_trained, strict=False)
+        return base.scales[loss] == 1.0 and any(
+            gradient is not None and not np.all(np.isfinite(gradient))
+            for parameter, gradient in trained
+            if parameter.loss == loss and parameter.path in self._failed
+        )
+
     def _overflowing(self) -> Iterator[Suspect]:
         """Units in which only the training precision makes something that is not finite."""
         objective, base = self._objective, self._examination.base
         for loss, apart in enumerate(objective.apart):
-            if apart is None:
+            if apart is None or not self._overflows(loss):
                 continue
             found = objective.units_as_trained(self._batch, base, loss)
             known = {name: bool(np.all(np.isfinite(value))) for name, value in found.items()}
