@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.directions import Array, generator
 from tfcheck.graph_functions import Excerpts, callable_part
 from tfcheck.lines import Direction, Factors, factors_of
@@ -141,6 +142,7 @@ class Apart:
         paths: the path of each unit.
         sources: what the units are given that moves.
         outputs: for each unit what it gives that the tape has a gradient of.
+        targets: what the loss is a sum of.
         giving: the units that give anything that moves.
         kernels: the sources, by number, that are large kernels.
         fetches: the names of the tensors to evaluate at a point.
@@ -335,7 +337,7 @@ class Apart:
         self.outputs: dict[int, list[Output]] = {}
         self.giving: set[int] = set()
         targets = [target for target, _ in seeds]
-        self._targets = [Output(target, (seed,), None) for target, seed in seeds]
+        self.targets = [Output(target, (seed,), None) for target, seed in seeds]
         for operation, _ in live:
             if self._is_gate(operation):
                 continue
@@ -351,15 +353,19 @@ class Apart:
                     weights += [seed for target, seed in seeds if target == out.name]
                 if weights:
                     unit = self.unit_of(operation.name)
-                    known = [
-                        n for n in (out.name, *self._gates_of.get(out.name, ())) if n in self._cut
-                    ]
+                    known = [name for name in self._handed_on(out.name) if name in self._cut]
                     output = Output(out.name, tuple(weights), known[0] if known else None)
                     self.outputs.setdefault(unit, []).append(output)
         self.sources = [
             replace(source, units=frozenset(source.users & self.outputs.keys()))
             for source in self.sources
         ]
+
+    def _handed_on(self, name: str) -> Iterator[str]:
+        """A tensor, and the outputs of all gates that it goes through from here."""
+        yield name
+        for gate in self._gates_of.get(name, ()):
+            yield from self._handed_on(gate)
 
     def _units_with(
         self,
@@ -390,7 +396,7 @@ class Apart:
     def whole(self) -> Assembly:
         """What computes the loss from the variables, with nothing cut in between."""
         leaves = {s.name: s.number for s in self.sources if s.leaf is not None}
-        return self._assembled([self._targets], leaves)
+        return self._assembled([self.targets], leaves)
 
     def _assembled(self, outputs: Sequence[Sequence[Output]], cut: Mapping[str, int]) -> Assembly:
         """What computes outputs from the sources at which the graph is cut."""
@@ -474,6 +480,26 @@ class Apart:
                 pending += [t.op for t in operation.inputs if t.name in self._live]
             self._before[name] = frozenset(found)
         return self._before[name]
+
+    def follows_in_jumps(self, source: Source) -> bool:
+        """Whether what units give is computed from a source by way of what is no float.
+
+        Such are the positions that an argmax finds, and the outcomes of comparisons.
+        """
+        element = self._graph.as_graph_element
+        pending = [(element(o.name).op, False) for unit in source.units for o in self.outputs[unit]]
+        seen: set[tuple[str, bool]] = set()
+        while pending:
+            operation, in_jumps = pending.pop()
+            if (operation.name, in_jumps) in seen or operation.type in OF_SHAPES:
+                continue
+            seen.add((operation.name, in_jumps))
+            for tensor in operation.inputs:
+                if tensor.name == source.name and in_jumps:
+                    return True
+                if tensor.name not in self._cut:
+                    pending.append((tensor.op, in_jumps or not _flows(tensor.dtype)))
+        return False
 
     def derivative(self, source: Source, found: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
         """What the units of a source compute, differentiated operation by operation.
@@ -761,11 +787,13 @@ class ApartAt:
     Attributes:
         apart: the units.
         found: the inputs of the step and the tensors named in `fetches`.
+        deadline: when evaluating them has to end.
         evaluations: how often all units were computed, or as much of them.
     """
 
     apart: Apart
     found: dict[str, tf.Tensor]
+    deadline: Deadline = UNLIMITED
     evaluations: float = 0.0
     units: frozenset[int] = frozenset()
     _sizes: dict[int, float] = field(default_factory=dict)
@@ -803,6 +831,7 @@ class ApartAt:
             names: the tensors that are wanted.
             instead: tensors to put in the place of those of these names.
         """
+        self.deadline.require_time()
         promoted, parts = self.apart.promoted, self.apart.parts
         element = promoted.graph.as_graph_element
         feeds: dict[str, Any] = {feed.name: feed for feed in promoted.feeds}
@@ -852,7 +881,7 @@ class ApartAt:
         if found is None:
             return None
         own = {**self.found, **dict(zip(wanted, found, strict=True)), **weights}
-        return ApartAt(self.apart, own, units=units)
+        return ApartAt(self.apart, own, self.deadline, units=units)
 
     def elsewhere(
         self, found: dict[str, tf.Tensor], units: frozenset[int], sources: Sequence[Source]
@@ -867,15 +896,15 @@ class ApartAt:
         Returns:
             The units there; None where an operation refuses it.
         """
+        self.deadline.require_time()
         part, names = self.apart.backward(units, sources)
         try:
             gradients = part(*(found[name] for name in names))
         except tf.errors.OpError:
             return None
         wanted = [source.total for source in sources if source.total is not None]
-        return ApartAt(
-            self.apart, {**found, **dict(zip(wanted, gradients, strict=True))}, units=units
-        )
+        there = {**found, **dict(zip(wanted, gradients, strict=True))}
+        return ApartAt(self.apart, there, self.deadline, units=units)
 
     def answers(
         self,
@@ -890,6 +919,7 @@ class ApartAt:
             places: how far each source goes.
             moves: where to, by the source.
         """
+        self.deadline.require_time()
         asked = tuple(sorted(units))
         everyone = tuple(sorted(self.apart.outputs))
         if len(asked) * _FEW >= len(everyone):
@@ -901,6 +931,7 @@ class ApartAt:
                 return {unit: known[unit] for unit in asked}
         answers = {}
         for unit in asked:
+            self.deadline.require_time()
             self.evaluations += 1 / len(everyone)
             (answer,) = self.apart.function((unit,))(self.found, places, moves)
             answers[unit] = float(answer)

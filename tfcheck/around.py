@@ -68,6 +68,7 @@ class Around:
         apart = self._objective.apart[loss] if self._worthwhile(loss) else None
         if apart is None or not base.units:
             return plain
+        self._objective.deadline.require_time()
         moves = {
             source.number: as_tensors(direction)
             for parameter, direction in directions.items()
@@ -77,10 +78,12 @@ class Around:
         given = self._objective.given(base, apart)
 
         def at(places: Sequence[float]) -> Array:
-            self._objective.evaluations += len(places)
-            return np.array(
-                [together(given, dict.fromkeys(moves, place), moves)[0] for place in places]
-            )
+            found = []
+            for place in places:
+                self._objective.deadline.require_time()
+                self._objective.evaluations += 1
+                found.append(together(given, dict.fromkeys(moves, place), moves)[0])
+            return np.array(found)
 
         return at
 
@@ -132,6 +135,7 @@ class Around:
             return None
 
         def losses(index: Indices, change: Array) -> Array:
+            self._objective.deadline.require_time()
             self._objective.evaluations += len(index)
             try:
                 return around.losses(index, change)

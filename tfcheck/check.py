@@ -26,11 +26,12 @@ from tfcheck.batch import Batch, first_batch, layer_inputs
 from tfcheck.compiled_loss import Comparison, compare
 from tfcheck.compiled_step import CompiledStep
 from tfcheck.culprits import Culprits, culprits_among, find_culprits
+from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.declared import Declared, declared_by
 from tfcheck.eager import EagerObjective
 from tfcheck.eager_losses import eager_losses, notes_on_eager
 from tfcheck.errors import ModelError, NoTapeError, TfcheckError, TraceError
-from tfcheck.examine import Examination, Finding
+from tfcheck.examine import NOT_REACHED, Examination, Finding
 from tfcheck.judge import Judgement
 from tfcheck.listening import EagerCall
 from tfcheck.memory import bytes_of
@@ -73,6 +74,7 @@ def check_gradients(
     seed: int = 0,
     precision: float = PRECISION,
     memory_limit: int | str = "auto",
+    time_limit: float | str | None = None,
     verbose: int = 1,
 ) -> GradientReport:
     """Check a model's gradients on one batch against finite differences in float64.
@@ -107,6 +109,9 @@ def check_gradients(
         memory_limit: memory for measuring: bytes, or a string such as `"500MB"`, `"2GB"` or
             `"1.5GiB"`, at least 1 MB. Defaults to `"auto"`, a quarter of what is free when the
             check begins.
+        time_limit: when to end with what is known by then: seconds, or a string such as `"30s"`,
+            `"500ms"`, `"2m"` or `"1h"`. What was not reached is inconclusive, and a note says so.
+            An evaluation, or a graph being built, is not interrupted. Defaults to None, no limit.
         verbose: 1 (the default) shows the progress of a check that takes more than two seconds in
             a terminal or a notebook, and elsewhere writes a line to the standard error every 30
             seconds; 0 shows nothing.
@@ -136,6 +141,7 @@ def check_gradients(
         seed=seed,
         precision=precision,
         memory_limit=memory_limit,
+        time_limit=time_limit,
     )
     require_verbose(verbose)
     require_backend()
@@ -157,6 +163,7 @@ def check_layer(
     seed: int = 0,
     precision: float = PRECISION,
     memory_limit: int | str = "auto",
+    time_limit: float | str | None = None,
     verbose: int = 1,
 ) -> GradientReport:
     """Check a layer's gradients by themselves, as in a unit test.
@@ -180,6 +187,7 @@ def check_layer(
         seed: as for `check_gradients`. Defaults to 0.
         precision: as for `check_gradients`. Defaults to 0.2.
         memory_limit: as for `check_gradients`. Defaults to `"auto"`.
+        time_limit: as for `check_gradients`. Defaults to None.
         verbose: as for `check_gradients`. Defaults to 1.
 
     Returns:
@@ -207,6 +215,7 @@ def check_layer(
         seed=seed,
         precision=precision,
         memory_limit=memory_limit,
+        time_limit=time_limit,
     )
     require_verbose(verbose)
     require_backend()
@@ -236,6 +245,7 @@ class Checker:
         self._verdicts_only = verdicts_only
         self.settings = settings
         self._measuring = settings
+        self._deadline = UNLIMITED
         self._step = step
         self._objectives: dict[Any, Objective] = {}
         self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
@@ -300,15 +310,20 @@ class Checker:
             return objective, objective.at(batch)
 
     def _examination(self, batch: Batch, progress: Progress, undo: ExitStack) -> Examination:
-        objective, base = self._at(batch, undo)
-        examination = Examination(objective, base, self._measuring, progress)
+        examination = self._examined(*self._at(batch, undo), progress)
         if examination.parity is None:
             return examination
         try:
             objective = self._eagerly(batch, examination.parity)
         except TfcheckError:
             return examination
-        return Examination(objective, objective.at(batch), self._measuring, progress)
+        return self._examined(objective, objective.at(batch), progress)
+
+    def _examined(self, objective: Objective, base: Base, progress: Progress) -> Examination:
+        objective.deadline = self._deadline
+        return Examination(
+            objective, base, self._measuring, progress, verdicts_only=self._verdicts_only
+        )
 
     def _culprits(
         self,
@@ -372,7 +387,9 @@ class Checker:
         """How a loss of the user's own compares with the compiled one, where there are both."""
         if not self._step.own_loss or self.model.loss is None:
             return Comparison()
+        self._deadline.require_time()
         reference_step, parts = self._compiled_step(batch)
+        reference_step.deadline = self._deadline
         reference = reference_step.at(batch)
         seed = self.settings.seed
         return compare(
@@ -399,16 +416,28 @@ class Checker:
         """The losses of the step run eagerly, once for all checks; none where it only runs so."""
         if self._eager_is_known or isinstance(examination.objective, EagerObjective):
             return ()
+        self._deadline.require_time()
         self._eager_is_known = True
         return eager_losses(self._step, examination, batch)
 
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
-        """Paths of the inputs and variables that are wrong when a layer is called by itself."""
+        """Paths of the inputs and variables that are wrong when a layer is called by itself.
+
+        Where it is given what is not finite, it is not to blame for more of that.
+        """
         step, batch = repeated_call(call, eager=self._step.eager)
         settings = replace(self._measuring, expected_mismatch=())
-        report = Checker(step, settings, once=True, verdicts_only=True).check(batch)
+        checker = Checker(step, settings, once=True, verdicts_only=True)
+        self._deadline.require_time()
+        report = checker.check(batch, deadline=self._deadline)
+        self._deadline.require_time()
         wrong = (Verdict.FAIL, Verdict.SUSPECT)
-        return {variable.path for variable in report.variables if variable.verdict in wrong}
+        excused = () if batch.is_finite else ("non_finite",)
+        return {
+            variable.path
+            for variable in report.variables
+            if variable.verdict in wrong and variable.reason not in excused
+        }
 
     def check(
         self,
@@ -417,6 +446,7 @@ class Checker:
         step: int | None = None,
         checkpoint: str = "",
         progress: Progress = silent,
+        deadline: Deadline | None = None,
     ) -> GradientReport:
         """Check the gradients where the model stands now.
 
@@ -425,7 +455,9 @@ class Checker:
             step: optimizer iterations so far, for the report. Defaults to None.
             checkpoint: the moment's name, for the report. Defaults to `""`.
             progress: called as the check goes on. Defaults to nothing.
+            deadline: when it has to end. Defaults to the time limit of the options, from now on.
         """
+        self._deadline = deadline or Deadline(self.settings.time_limit)
         with ExitStack() as undo:
             return self._check(batch, step, checkpoint, progress, undo)
 
@@ -468,15 +500,19 @@ class Checker:
         declared = declared_by(objective, self.settings.expected_mismatch, self.model)
         stages = Stages()
         findings = examination.examine()
+        unreached = sum(finding.report.note == NOT_REACHED.note for finding in findings)
+        measured = len(findings)
         findings = stages.run(
             "the distance of the gradients in training from those in float64",
             lambda: with_precision(findings, objective, base),
             findings,
+            accuses=False,
         )
         found = stages.run(
             "the search for the culprit",
             lambda: self._culprits(examination, batch, findings, declared, progress),
             Culprits(),
+            accuses=False,
         )
         progress("following the gradients to the optimizer", 0, 0)
         objections = self._objections(objective, base, batch, stages)
@@ -499,7 +535,9 @@ class Checker:
             "the comparison with an eager run",
             lambda: self._eager_losses(examination, batch),
             (),
+            accuses=False,
         )
+        began = ["the measurement"] if examination.cut_short else []
         return report(
             findings,
             explained,
@@ -516,6 +554,7 @@ class Checker:
                 *compiled.notes,
                 *notes_on_eager(eager, examination),
                 *stages.notes,
+                *self._deadline.notes(unreached, measured, [*began, *stages.cut_short]),
             ),
             evaluations=examination.evaluations,
         )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from tfcheck.corrected import Corrected, Correction
+from tfcheck.deadline import TimeIsUpError
 from tfcheck.dependence import depends, only_jumps
-from tfcheck.differences import FIRST_STEP, Along, measure_noise
+from tfcheck.differences import FIRST_STEP, MOST_MOVES, Along, measure_noise
 from tfcheck.directions import generator, norm, scale_of
 from tfcheck.errors import ParityError, TfcheckError, some
 from tfcheck.everything import Member, disagrees
@@ -37,6 +39,8 @@ from tfcheck.sweep import measure_coordinate, measure_every_coordinate
 from tfcheck.target import TAPE_ULPS, Arithmetic, Line, Target
 from tfcheck.units import name_of
 from tfcheck.verdict import Verdict
+
+_Result = TypeVar("_Result")
 
 _PRECISION = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 _PARITY = {"float64": 1e-9, "float32": 2.5e-4, "float16": 5e-2, "bfloat16": 0.25}
@@ -73,6 +77,9 @@ _GONE = 1e-10
 _MOST_LOOKED_INTO, _MOST_OF_MANY = 12, 2
 """How many wrong variables are looked into closely, and how many where there are many in all."""
 
+_FEW_MOVES = 2
+"""How often a search for a step goes on where each evaluation runs the step in Python."""
+
 _MANY = 32
 """With more variables than this, few that are wrong are looked into closely."""
 
@@ -81,6 +88,11 @@ _FINE_SPACING, _COARSE_SPACING = 2.0**-36, 2.0**-14
 _QUIET = 1e-6
 """Where all gradients of a loss are smaller than this part of it, that part stands in for them."""
 
+
+NOT_REACHED = Judgement(
+    Verdict.INCONCLUSIVE, "unchecked", "It was not reached within the time_limit."
+)
+"""Of a variable that there was no time to measure."""
 
 _JUMPS = (
     "The tape's gradient is zero throughout, and the loss depends on this variable in jumps alone: "
@@ -110,6 +122,7 @@ class Examination:
 
     Attributes:
         local: the losses that are examined unit by unit.
+        cut_short: whether there was no time for some of it.
     """
 
     def __init__(
@@ -130,6 +143,7 @@ class Examination:
         self._nudged: dict[int, Base | None] = {}
         self._jittered: dict[int, Base | None] = {}
         self.local: dict[int, LocalExamination] = {}
+        self.cut_short = False
         self._like: dict[int, Line] = {}
         self._right: dict[int, dict[int, Corrected]] = {}
         self._noise: dict[int, float] = {}
@@ -141,12 +155,13 @@ class Examination:
         self._tape_rounding = TAPE_ULPS * _PRECISION[objective.precision]
         self._known_sizes: dict[int, tuple[float, float]] = {}
         in_step = [p for p in objective.parameters if p.loss < objective.steps]
-        self._many = len(in_step) > _MANY
+        self._many = len(in_step) > _MANY or objective.costly
         self._most = _MOST_OF_MANY if self._many else _MOST_LOOKED_INTO
         self._verdicts_only = verdicts_only
         self._localised = 0
         self._looks = 0
         self._tried_jumps = 0
+        self._contradicting: set[int] = set()
         self._known_loudest: dict[int, float] = {}
 
     @property
@@ -157,9 +172,11 @@ class Examination:
 
     def _off_parity(self, loss: int) -> ParityError | None:
         value, trained = self.base.losses[loss], self.base.losses_as_trained[loss]
+        if not (math.isfinite(value) and math.isfinite(trained)):
+            return None
         # What is within rounding of the loss itself is, however large the numbers it comes from.
         nearby = abs(value - trained) <= _PARITY[self.objective.lowest] * abs(value)
-        if not math.isfinite(value) or nearby or abs(value - trained) <= self.parity_limit(loss):
+        if nearby or abs(value - trained) <= self.parity_limit(loss):
             return None
         return ParityError(
             "The float64 graph must compute the loss that is trained. Received: "
@@ -180,7 +197,10 @@ class Examination:
             if parameter.loss < self.objective.steps
             if parameter.within or parameter.variable.trainable
         ]
-        obstacles = [self._obstacle(loss) for loss in range(self.objective.steps)]
+        obstacles = [
+            self._in_time(partial(self._obstacle, loss), None)
+            for loss in range(self.objective.steps)
+        ]
         self.notes.extend(dict.fromkeys(o.note for o in obstacles if o is not None and o.note))
         if any(self.objective.draws):
             self.notes.append(
@@ -208,7 +228,7 @@ class Examination:
         if self.settings.method != "full" and self.settings.epsilon == "auto":
             for loss, obstacle in enumerate(obstacles):
                 if obstacle is None:
-                    self.examine_locally(loss)
+                    self._in_time(partial(self.examine_locally, loss), None)
         found: dict[str, Finding] = {}
         for done, position in enumerate(positions):
             parameter = self.objective.parameters[position]
@@ -219,10 +239,11 @@ class Examination:
             finding = self.examine_one(position, obstacles[parameter.loss], meter.advance)
             keep(found, finding)
         for loss in self.local:
-            if self._contradicted(loss):
-                for position in positions:
-                    if self.objective.parameters[position].loss == loss:
-                        keep(found, self._through_the_loss(position))
+            if self._in_time(partial(self._contradicted, loss), False):
+                self._contradicting.add(loss)
+        for position in positions:
+            if self.objective.parameters[position].loss in self._contradicting:
+                keep(found, self.examine_one(position))
         return list(found.values())
 
     def _contradicted(self, loss: int) -> bool:
@@ -264,6 +285,15 @@ class Examination:
         self.progress("every layer by itself", 0, 0)
         moving = self.objective.moving(self.base, loss, self.settings.seed)
         self.local[loss] = LocalExamination(Locally(at, moving, self.settings), self.settings)
+        self.cut_short |= self.local[loss].cut_short
+
+    def _in_time(self, action: Callable[[], _Result], otherwise: _Result) -> _Result:
+        """What comes of something; `otherwise` where there is no time for it."""
+        try:
+            return action()
+        except TimeIsUpError:
+            self.cut_short = True
+            return otherwise
 
     def _loudest(self, loss: int) -> float:
         """The largest scaled norm of a gradient of a loss, as far as it has one at all."""
@@ -318,7 +348,8 @@ class Examination:
         if loss not in self._everything:
             parameters = [p for p in self.objective.parameters if p.loss == loss and p.inputs]
             moves = [(parameter, self._scales[parameter]) for parameter in parameters]
-            rng = generator(self.settings.seed, f"everything {loss}")
+            alike = any(parameter.moves_alike for parameter in parameters)
+            rng = generator(self.settings.seed, "everything" if alike else f"everything {loss}")
             directions = self.objective.around.drawn(rng, moves)
             line = self.objective.around.line(self.base, directions) if directions else None
             self._everything[loss] = None if line is None else Along(line)
@@ -370,6 +401,12 @@ class Examination:
         value = self.base.losses[loss]
         if not math.isfinite(value):
             return Judgement(Verdict.FAIL, "non_finite", f"The loss is {value}.")
+        if not math.isfinite(trained := self.base.losses_as_trained[loss]):
+            note = (
+                f"The loss is {trained} in {self.objective.lowest}, in which it trains, though it "
+                f"is {value / self.base.scales[loss]:.3g} in float64."
+            )
+            return Judgement(Verdict.FAIL, "non_finite", note)
         if self.objective.may_differ and self._differs(loss):
             what = some(self.objective.random_ops) or "an operation outside TensorFlow's seeds"
             return Judgement(
@@ -422,6 +459,7 @@ class Examination:
             arithmetic=self._arithmetic(parameter.loss, known=heard and loudest > 0),
             bits=self.objective.bits,
             start=self.objective.first_step,
+            moves=_FEW_MOVES if self.objective.costly else MOST_MOVES,
             unit=scale,
         )
 
@@ -441,8 +479,14 @@ class Examination:
         before = self._without_measuring(position, obstacle)
         if before is not None:
             return self._finding(position, None, before)
-        finding = self._from_units(position)
-        return self._through_the_loss(position, advance) if finding is None else finding
+        found = self._in_time(partial(self._measured, position, advance), None)
+        return self._finding(position, None, NOT_REACHED) if found is None else found
+
+    def _measured(self, position: int, advance: Callable[[int], None]) -> Finding:
+        """What the units say of a parameter, or the loss, where that contradicts them."""
+        trusted = self.objective.parameters[position].loss not in self._contradicting
+        found = self._from_units(position) if trusted else None
+        return self._through_the_loss(position, advance) if found is None else found
 
     def _without_measuring(self, position: int, obstacle: Judgement | None) -> Judgement | None:
         """The judgement of a parameter that needs no measuring, or allows none."""
@@ -496,7 +540,7 @@ class Examination:
         else:
             look = local.look(sources)
         if look.judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT):
-            local.accuse_users(sources)
+            self._in_time(partial(local.accuse_users, sources), None)
         judgement = self._on_kinks(look.judgement, local.kinks_behind(leaves))
         judgement = self._but_latent(judgement, local.latent_behind(leaves))
         judgement = self._drawn(parameter, judgement)
@@ -640,6 +684,7 @@ class Examination:
     def _measure(
         self, target: Target, parameter: Parameter, advance: Callable[[int], None]
     ) -> Measurement:
+        self.objective.deadline.require_time()
         epsilon = None if self.settings.epsilon == "auto" else float(self.settings.epsilon)
         if self.settings.method == "full":
             limit = bytes_of(self.settings.memory_limit)
@@ -648,7 +693,8 @@ class Examination:
             )
             return measure_every_coordinate(target, epsilon, advance)
         directions, seed = self.settings.directions, self.settings.seed
-        brief = self._many and (self._verdicts_only or self._localised >= self._most)
+        enough = self._verdicts_only or self.objective.costly or self._localised >= self._most
+        brief = self._many and enough
         like = self._like.get(parameter.loss)
         if brief and like is not None:
             seen = glance(target, like, seed)
@@ -674,9 +720,10 @@ class Examination:
             target,
             lambda: self._target_aside(position),
             lambda measurement, there: self._judged(measurement, parameter.loss, there.scale),
-            directions=self.settings.directions,
+            directions=1 if self.objective.costly else self.settings.directions,
             seed=self.settings.seed,
-            widely=self._looks <= _MOST_LOOKED_INTO,
+            widely=self._looks <= _MOST_LOOKED_INTO and not self.objective.costly,
+            brief=self.objective.costly,
         )
 
     def _target_aside(self, position: int) -> Target | None:
@@ -775,8 +822,8 @@ class Examination:
         if wrong and target is not None:
             report = replace(
                 report,
-                pattern=self._pattern(target, parameter, measurement),
-                worst=self._worst_coordinates(target, scale),
+                pattern=self._in_time(partial(self._pattern, target, parameter, measurement), ""),
+                worst=self._in_time(partial(self._worst_coordinates, target, scale), ()),
             )
         squared = scale**2
         return Finding(
@@ -818,10 +865,9 @@ class Examination:
             return ()
         self._localised += 1
         coordinates = []
-        for index in suspicious_entries(
-            target, _WORST_SHOWN if target.known is None else _FEW_SHOWN
-        ):
-            line: Line = measure_coordinate(target, index, search=target.known is None)
+        search = target.known is None and not self.objective.costly
+        for index in suspicious_entries(target, _WORST_SHOWN if search else _FEW_SHOWN):
+            line: Line = measure_coordinate(target, index, search=search)
             unit = target.scale * scale
             analytic = math.nan if target.gradient is None else line.analytic / unit
             coordinates.append(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tfcheck.apart import Source
+from tfcheck.deadline import TimeIsUpError
 from tfcheck.dependence import only_jumps
 from tfcheck.judge import Judgement
 from tfcheck.locally import Cleared, Locally
@@ -57,6 +58,7 @@ class LocalExamination:
         kinks: those at which a unit has a kink.
         blocked: those on which units depend in jumps alone.
         latent: units that are wrong as soon as the loss has a gradient of what they give.
+        cut_short: whether there was no time to look at all units; those not reached are unclear.
     """
 
     locally: Locally
@@ -66,9 +68,21 @@ class LocalExamination:
     kinks: list[Source] = field(default_factory=list)
     blocked: list[Source] = field(default_factory=list)
     latent: list[Wrong] = field(default_factory=list)
+    cut_short: bool = False
     _cleared: dict[int, Cleared] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        try:
+            self._look_at_all()
+        except TimeIsUpError:
+            self.cut_short = True
+        self.unclear += [
+            source
+            for source in self._sources()
+            if self.cut_short and source.leaf is None and not self._is_settled(source)
+        ]
+
+    def _look_at_all(self) -> None:
         for cleared in self.locally.together():
             self._cleared[cleared.source.number] = cleared
         dormant = self.locally.at.dormant() & self.locally.units
@@ -79,6 +93,11 @@ class LocalExamination:
                 self.blocked.append(source)
         if dormant:
             self._wake(dormant)
+
+    def _is_settled(self, source: Source) -> bool:
+        """Whether something is known of a source."""
+        found = [*self.unclear, *self.kinks, *(wrong.source for wrong in self.wrong)]
+        return self._is_clear(source) or source in found
 
     def _sources(self) -> list[Source]:
         """What the units that are looked at are given."""

@@ -21,6 +21,7 @@ from tfcheck.around import Around
 from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
 from tfcheck.constants import constants_of
+from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import BatchError, TfcheckError, TraceError, some, telling_line
 from tfcheck.graph_functions import (
@@ -80,10 +81,12 @@ class Objective:
         left_out: trainable variables that a tape is not asked for, though they stand in one line
             with those that it is asked for.
         evaluations: how often a loss was evaluated.
+        deadline: when evaluating it has to end; no point is evaluated after that.
         precision: the precision in which losses are evaluated.
         bits: how many bits of a variable that precision keeps.
         notes: sentences a reader should know about how it is evaluated.
         calls_python: whether a function of Python's is called whenever it is evaluated.
+        costly: whether evaluations cost so much that no more than is needed are made.
         first_step: where to begin the search for a step, relative to a variable's scale; None to
             go by the loss.
     """
@@ -92,6 +95,8 @@ class Objective:
     bits = 53
     notes: tuple[str, ...] = ()
     calls_python = False
+    costly = False
+    deadline: Deadline = UNLIMITED
     first_step: float | None
 
     def __init__(self, traced: TracedStep, *, once: bool = False) -> None:
@@ -275,7 +280,7 @@ class Objective:
         if apart is None or not base.units:
             return None
         given = {feed.name: value for feed, value in zip(self._feeds, base.inputs, strict=True)}
-        return ApartAt(apart, {**given, **base.units})
+        return ApartAt(apart, {**given, **base.units}, self.deadline)
 
     def given(self, base: Base, apart: Apart) -> dict[str, tf.Tensor]:
         """What units are given at a point by variables, by the names of the tensors.
@@ -318,6 +323,7 @@ class Objective:
         Returns:
             For each source, by its number, that only changes in places: where it does.
         """
+        self.deadline.require_time()
         apart = self.apart[loss]
         made = [] if apart is None else [source for source in apart.sources if source.leaf is None]
         if not made or not base.units:
@@ -498,6 +504,7 @@ class Objective:
         Returns:
             The other point; None where the step cannot be evaluated there.
         """
+        self.deadline.require_time()
         inputs = [
             elsewhere(value, seed, self._label(self._names[index]))
             for index, value in zip(self._inputs, base.inputs, strict=False)
@@ -532,10 +539,11 @@ class Objective:
             batch: the batch of the point, for what it holds beside floats.
             base: the point.
         """
+        self.deadline.require_time()
         return self._as_trained.at(self._values_at(batch, base), self._drawn(base.inputs))
 
-    def shares_as_trained(self, batch: Batch, base: Base, loss: int) -> dict[str, Trained]:
-        """What units of a loss hand each other of its gradient, in the precision that trains.
+    def units_as_trained(self, batch: Batch, base: Base, loss: int) -> dict[str, Trained]:
+        """What units of a loss give each other, and the gradients of it, in training precision.
 
         Args:
             batch: the batch of the point.
@@ -543,18 +551,20 @@ class Objective:
             loss: the loss.
 
         Returns:
-            The gradients by the names of their tensors in the float64 graph.
+            The values by the names of their tensors in the float64 graph.
         """
+        self.deadline.require_time()
         call = self._calls[loss]
         if call.division is None:
             return {}
-        of_units = replace(call, sources=call.division.behind, gradients=call.shares)
+        between = (*call.division.behind, *call.shares)
+        of_units = replace(call, gradients=between)
         trained = AsTrained(self._graph_def, self._names, self._specs, [of_units])
         found = trained.at(self._values_at(batch, base), self._drawn(base.inputs)).gradients
         return {
-            self._tensors[share.name]: value
-            for share, value in zip(call.shares, found, strict=True)
-            if share is not None and value is not None
+            self._tensors[tensor.name]: value
+            for tensor, value in zip(between, found, strict=True)
+            if tensor is not None and value is not None
         }
 
     def compiled_at(self, batch: Batch, base: Base) -> Evaluated:
@@ -563,6 +573,7 @@ class Objective:
         Raises:
             TraceError: if XLA cannot.
         """
+        self.deadline.require_time()
         values = self._values_at(batch, base)
         return self._as_trained.compiled_at(values, self._drawn(base.inputs))
 
@@ -650,6 +661,7 @@ class Objective:
         A loss that is piecewise smooth has a derivative at almost every point, so a point drawn at
         random near a kink sits on none. Only the loss asked for and its gradients are evaluated.
         """
+        self.deadline.require_time()
         inputs = self._nudged_inputs(base, loss, seed, size)
         found = self._function("gradients", loss)(inputs)
         gradients = iter(spread(self._calls[loss], found))
@@ -672,6 +684,7 @@ class Objective:
 
         It is `nan` where an operation refuses the point, such as a Cholesky decomposition.
         """
+        self.deadline.require_time()
         self.evaluations += 1
         try:
             return float(self._function("losses", index)(inputs))
@@ -688,6 +701,7 @@ class Objective:
         For a tape, and for `loss`, they are leaves of their own. Only of losses that hold something
         back: see `holds_back`.
         """
+        self.deadline.require_time()
         self.evaluations += 1
         if self._uncut is None:
             losses = self._outputs["losses"][: self.steps]

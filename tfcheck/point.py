@@ -32,6 +32,7 @@ class Parameter:
         inputs: indices of the inputs that hold its value: the value itself, then any value
             assigned to it within the step. Empty where the step never reads it.
         number: its position among those of its loss.
+        moves_alike: whether it moves alike for all losses, which are then known by one run.
     """
 
     variable: Any
@@ -39,6 +40,7 @@ class Parameter:
     loss: int
     inputs: tuple[int, ...]
     number: int = 0
+    moves_alike: bool = False
 
     @property
     def stream(self) -> str:
@@ -46,6 +48,8 @@ class Parameter:
 
         Its path would not do: Keras numbers the names of layers through all models of a process.
         """
+        if self.moves_alike:
+            return f"all.{self.inputs[0]}"
         return f"{self.loss}.{self.number}"
 
     @property

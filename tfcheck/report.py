@@ -181,7 +181,8 @@ class ObjectiveSummary:
 class Settings:
     """The options a check ran with, as given to `tfcheck.check_gradients`.
 
-    `batch_size` and `batch_fingerprint` say on which batch: the same fingerprint, the same values.
+    `time_limit` is in seconds. `batch_size` and `batch_fingerprint` say on which batch: the same
+    fingerprint, the same values.
     """
 
     phase: str = "train"
@@ -193,6 +194,7 @@ class Settings:
     seed: int = 0
     precision: float = PRECISION
     memory_limit: int | str = "auto"
+    time_limit: float | None = None
     batch_size: int | None = None
     version: str = ""
     batch_fingerprint: str = ""

@@ -40,6 +40,7 @@ def look_again(
     directions: int,
     seed: int,
     widely: bool = True,
+    brief: bool = False,
 ) -> Look:
     """Judge again with a look a little aside; on a kink, what was measured there counts.
 
@@ -51,12 +52,13 @@ def look_again(
         directions: number of directions.
         seed: seeds them.
         widely: whether doubts about kinks are worth many more directions. Defaults to True.
+        brief: whether one direction is enough where it is plainly off. Defaults to False.
     """
     here = first.measurement
     nearby = aside() if here.lines else None
     if nearby is None:
         return first
-    there = measure_directions(nearby, directions, None, seed)
+    there = measure_directions(nearby, directions, None, seed, brief=brief)
     share = _share(target, here, seed, widely=widely)
     judgement = judge_second_look(first.judgement, here, judged(there, nearby), share)
     on_kink = judgement.verdict is Verdict.PASS and judgement.reason == "kink"

@@ -7,6 +7,7 @@ tells: then it is the units in which that begins.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from tfcheck.apart import Apart, Source
 from tfcheck.batch import Batch
+from tfcheck.deadline import TimeIsUpError
 from tfcheck.dependence import depends
 from tfcheck.examine import Examination
 from tfcheck.local_examination import LocalExamination
@@ -52,7 +54,7 @@ class Suspects:
 
     def guilty(self) -> list[Suspect]:
         """The units to blame, in the order of the step."""
-        for found in (self._wrong, self._not_finite, self._blocking, self._spoiling):
+        for found in (self._not_finite, self._overflowing, self._wrong, self._blocking):
             if guilty := list(found()):
                 return guilty
         return []
@@ -76,14 +78,22 @@ class Suspects:
 
     def _wrong(self) -> Iterator[Suspect]:
         """Units that hand on a wrong gradient."""
-        for loss in range(self._objective.steps):
-            if math.isfinite(self._examination.base.losses[loss]):
-                self._examination.examine_locally(loss)
-                self._accuse_users(loss)
+        try:
+            self._look_closer()
+        except TimeIsUpError:
+            if not any(local.wrong for local in self._examination.local.values()):
+                raise
         for loss, local in self._examination.local.items():
             apart = local.locally.apart
             for wrong in sorted([*local.wrong, *local.latent], key=lambda wrong: wrong.unit):
                 yield Suspect(wrong.path, self._before(loss, apart, wrong.source))
+
+    def _look_closer(self) -> None:
+        """Look for wrong units where that was not called for before."""
+        for loss in range(self._objective.steps):
+            if math.isfinite(self._examination.base.losses[loss]):
+                self._examination.examine_locally(loss)
+                self._accuse_users(loss)
 
     def _accuse_users(self, loss: int) -> None:
         """Find the units that use a variable wrongly, where only the loss has told that it is."""
@@ -105,28 +115,30 @@ class Suspects:
             known = {name: bool(np.all(np.isfinite(value))) for name, value in _floats(at.found)}
             yield from _first_not_finite(self, loss, apart, known, base.losses[loss])
 
-    def _spoiling(self) -> Iterator[Suspect]:
-        """Units whose gradients only the training precision makes NaN or infinite."""
+    def _overflows(self, loss: int) -> bool:
+        """Whether it is for the training precision that variables of a loss failed.
+
+        An optimizer that scales its loss expects that of gradients, and leaves such a step out.
+        """
+        base = self._examination.base
+        if loss < self._objective.steps and not math.isfinite(base.losses_as_trained[loss]):
+            return True
+        trained = zip(self._objective.parameters, base.gradients_as_trained, strict=False)
+        return base.scales[loss] == 1.0 and any(
+            gradient is not None and not np.all(np.isfinite(gradient))
+            for parameter, gradient in trained
+            if parameter.loss == loss and parameter.path in self._failed
+        )
+
+    def _overflowing(self) -> Iterator[Suspect]:
+        """Units in which only the training precision makes something that is not finite."""
         objective, base = self._objective, self._examination.base
         for loss, apart in enumerate(objective.apart):
-            if apart is None:
+            if apart is None or not self._overflows(loss):
                 continue
-            shares = objective.shares_as_trained(self._batch, base, loss)
-            known = {name: bool(np.all(np.isfinite(value))) for name, value in shares.items()}
-            yield from self._spoilt(loss, apart, known)
-
-    def _spoilt(self, loss: int, apart: Apart, finite: Mapping[str, bool]) -> Iterator[Suspect]:
-        for source in apart.sources:
-            weights = [
-                weight
-                for unit in source.units
-                for output in apart.outputs[unit]
-                for weight in output.weights
-                if weight is not None
-            ]
-            given = all(finite.get(weight, True) for weight in weights)
-            if source.total is not None and not finite.get(source.total, True) and given:
-                yield from self.suspects(loss, apart, [source])
+            found = objective.units_as_trained(self._batch, base, loss)
+            known = {name: bool(np.all(np.isfinite(value))) for name, value in found.items()}
+            yield from _first_not_finite(self, loss, apart, known, base.losses_as_trained[loss])
 
     def _blocking(self) -> Iterator[Suspect]:
         """Units that depend on what they are given, though the tape gives no gradient of it."""
@@ -151,6 +163,7 @@ class Suspects:
             if (
                 source.number in known
                 or ends
+                or apart.follows_in_jumps(source)
                 or (source.units and depends(local.target([source]), seed))
             ):
                 yield source
@@ -163,16 +176,19 @@ def _floats(found: Mapping[str, Any]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
 
 
 def _first_not_finite(
-    suspects: Suspects, loss: int, apart: Apart, finite: Mapping[str, bool], value: float
+    suspects: Suspects, loss: int, apart: Apart, known: Mapping[str, bool], value: float
 ) -> Iterator[Suspect]:
+    """The units that make something that is not finite of what is."""
+    finite = defaultdict(lambda: True, known)
+    finite |= {target.name: bool(np.isfinite(value)) for target in apart.targets}
     for unit, outputs in sorted(apart.outputs.items()):
         sources = [source for source in apart.sources if unit in source.units]
         given = all(finite[source.name] for source in sources)
-        made = [finite[o.same] if o.same is not None else bool(np.isfinite(value)) for o in outputs]
+        made = [finite[o.same or o.name] for o in outputs]
         if given and not all(made):
             yield from suspects.suspects(loss, apart, sources)
             continue
         weights = [w for o in outputs for w in o.weights if w is not None]
-        if given and all(made) and all(finite.get(w, True) for w in weights):
+        if given and all(made) and all(finite[w] for w in weights):
             spoilt = [s for s in sources if s.total is not None and not finite[s.total]]
             yield from suspects.suspects(loss, apart, spoilt)
