@@ -538,6 +538,7 @@ class Checker:
             accuses=False,
         )
         began = ["the measurement"] if examination.cut_short else []
+        began += ["the comparison with the whole loss"] if examination.uncomposed else []
         return report(
             findings,
             explained,

@@ -123,6 +123,7 @@ class Examination:
     Attributes:
         local: the losses that are examined unit by unit.
         cut_short: whether there was no time for some of it.
+        uncomposed: whether there was no time to see if the loss contradicts the units.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class Examination:
         self._nudged: dict[int, Base | None] = {}
         self._jittered: dict[int, Base | None] = {}
         self.local: dict[int, LocalExamination] = {}
-        self.cut_short = False
+        self.cut_short = self.uncomposed = False
         self._like: dict[int, Line] = {}
         self._right: dict[int, dict[int, Corrected]] = {}
         self._noise: dict[int, float] = {}
