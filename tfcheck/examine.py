@@ -239,9 +239,10 @@ class Examination:
                 meter = _Meter(self.progress, parameter.path, done, len(positions), counting=False)
             finding = self.examine_one(position, obstacles[parameter.loss], meter.advance)
             keep(found, finding)
-        for loss in self.local:
-            if self._in_time(partial(self._contradicted, loss), False):
-                self._contradicting.add(loss)
+        try:
+            self._contradicting |= set(filter(self._contradicted, self.local))
+        except TimeIsUpError:
+            self.uncomposed = True
         for position in positions:
             if self.objective.parameters[position].loss in self._contradicting:
                 keep(found, self.examine_one(position))

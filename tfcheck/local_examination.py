@@ -7,7 +7,7 @@ tape composes of them are, and what was measured of a variable at its units is i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,17 +72,16 @@ class LocalExamination:
     _cleared: dict[int, Cleared] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        left = {source.number: source for source in self._sources()}
         try:
-            self._look_at_all()
+            for source in self._looked_at():
+                left.pop(source.number, None)
         except TimeIsUpError:
             self.cut_short = True
-        self.unclear += [
-            source
-            for source in self._sources()
-            if self.cut_short and source.leaf is None and not self._is_settled(source)
-        ]
+            self.unclear += [s for s in left.values() if s not in self.unclear]
 
-    def _look_at_all(self) -> None:
+    def _looked_at(self) -> Iterator[Source]:
+        """Look at all sources, and yield those of which all is known that can be."""
         for cleared in self.locally.together():
             self._cleared[cleared.source.number] = cleared
         dormant = self.locally.at.dormant() & self.locally.units
@@ -91,13 +90,11 @@ class LocalExamination:
                 self._examine(source)
             elif source.units.isdisjoint(dormant) and self._jumps_alone(source):
                 self.blocked.append(source)
+            if source.units.isdisjoint(dormant):
+                yield source
         if dormant:
             self._wake(dormant)
-
-    def _is_settled(self, source: Source) -> bool:
-        """Whether something is known of a source."""
-        found = [*self.unclear, *self.kinks, *(wrong.source for wrong in self.wrong)]
-        return self._is_clear(source) or source in found
+        yield from self._sources()
 
     def _sources(self) -> list[Source]:
         """What the units that are looked at are given."""
