@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 import tfcheck.apart
-from tfcheck.apart import Together
+import tfcheck.sources
 from tfcheck.around import MANY
 from tfcheck.batch import first_batch
 from tfcheck.check import GradientChecker, check_gradients
@@ -21,6 +21,7 @@ from tfcheck.lines import Direction, Factors
 from tfcheck.objective import Objective
 from tfcheck.point import Base, Parameter
 from tfcheck.report import Settings
+from tfcheck.together import Together
 
 PLACES = (2.0**-4, -(2.0**-4), 2.0**-12, 0.5)
 
@@ -115,7 +116,7 @@ def assert_same(objective: Objective, base: Base, parameters: list[Parameter]) -
 @pytest.fixture
 def large_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat all kernels as large ones."""
-    monkeypatch.setattr(tfcheck.apart, "LARGE", 16)
+    monkeypatch.setattr(tfcheck.sources, "LARGE", 16)
 
 
 @pytest.mark.usefixtures("large_kernels")

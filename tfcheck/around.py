@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from tfcheck.apart import as_tensors
 from tfcheck.directions import Array, Draws
 from tfcheck.entries import Entries, Indices, PerturbedEntries, perturbed_entries
 from tfcheck.graph_functions import LossPart
 from tfcheck.lines import Direction, Factors, Values, factors_of
 from tfcheck.point import Base, Parameter, as_floats
+from tfcheck.together import as_tensors
 
 if TYPE_CHECKING:
     from tfcheck.objective import Objective

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tensorflow as tf
 
-from tfcheck.apart import ApartAt, Source
+from tfcheck.apart_at import ApartAt
 from tfcheck.directions import Array, generator, norm
 from tfcheck.local_examination import LocalExamination
 from tfcheck.measure import Measurement, measure_directions
+from tfcheck.sources import Source
 
 _MOST = 8
 """With more wrong units than this, variables are measured one by one."""

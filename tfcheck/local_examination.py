@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tfcheck.apart import Source
 from tfcheck.deadline import TimeIsUpError
 from tfcheck.dependence import only_jumps
 from tfcheck.judge import Judgement
@@ -21,6 +20,7 @@ from tfcheck.measure import Measurement, measure_directions
 from tfcheck.point import NUDGE
 from tfcheck.report import Settings
 from tfcheck.second_look import Look, look_again
+from tfcheck.sources import Source
 from tfcheck.target import Target
 from tfcheck.verdict import Verdict
 

@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfcheck.apart import LARGE, Apart, ApartAt, Source, as_tensors
+from tfcheck.apart import Apart
+from tfcheck.apart_at import ApartAt
 from tfcheck.differences import FIRST_STEP, Along
 from tfcheck.directions import Array, generator, norm, scale_of
 from tfcheck.judge import Judgement, judge_measurement
 from tfcheck.lines import Direction, Factors, Values, factors_of, slope_along
 from tfcheck.measure import Measurement, measure_directions
 from tfcheck.report import Settings
+from tfcheck.sources import LARGE, Source
 from tfcheck.target import TAPE_ULPS, Arithmetic, Movable, Target
+from tfcheck.together import as_tensors
 
 _KINK_STEP = 2.0**-22
 """Where to begin in a unit that may have kinks: a step that crosses few of them."""

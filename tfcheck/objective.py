@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfcheck.apart import Apart, ApartAt, Leaves, Promoted, UndividedError
+from tfcheck.apart import Apart
+from tfcheck.apart_at import ApartAt
 from tfcheck.around import Around
 from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
@@ -38,7 +39,9 @@ from tfcheck.listening import Recording, TapeCall, is_variable
 from tfcheck.nodes import all_nodes, meets, reachable
 from tfcheck.point import BATCH, NUDGE, Base, Parameter, as_floats, elsewhere, spread
 from tfcheck.promotion import PureGraph, purify
+from tfcheck.sources import Leaves, UndividedError
 from tfcheck.taking import require_nothing_taken
+from tfcheck.together import Promoted
 from tfcheck.tracing import TracedStep
 
 Array = npt.NDArray[np.float64]

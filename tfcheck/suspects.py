@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfcheck.apart import Apart, Source
+from tfcheck.apart import Apart
 from tfcheck.batch import Batch
 from tfcheck.deadline import TimeIsUpError
 from tfcheck.dependence import depends
 from tfcheck.examine import Examination
 from tfcheck.local_examination import LocalExamination
 from tfcheck.point import Parameter
+from tfcheck.sources import Source
 
 
 @dataclass(frozen=True)
