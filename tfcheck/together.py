@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcheck.directions import Array
-from tfcheck.graph_functions import Excerpts
+from tfcheck.graph_functions import Excerpts, graph_function
 from tfcheck.lines import Direction, Factors
 from tfcheck.sources import Kernel, Output, Source
 
@@ -137,14 +137,10 @@ class Together:
             else (free, free)
             for number in self.moving
         ]
-        function = tf.function(evaluate, autograph=False)
-        self._evaluate = function.get_concrete_function(
-            tf.TensorSpec([len(self.moving)], tf.float64),
-            pairs,
-            specs(self._names),
-            specs(self._still),
-            specs(self._weights),
-        )
+        places = tf.TensorSpec([len(self.moving)], tf.float64)
+        given = (specs(self._names), specs(self._still), specs(self._weights))
+        self._evaluate = graph_function(evaluate, [places, pairs, *given])
+        self._count = len(outputs)
 
     def __call__(
         self,
@@ -166,7 +162,7 @@ class Together:
                 [found[name] for name in self._weights],
             )
         except tf.errors.OpError:
-            return np.full(self._evaluate.outputs[0].shape[0], np.nan)
+            return np.full(self._count, np.nan)
         return np.asarray(answers)
 
 
@@ -228,8 +224,7 @@ class Derivative:
             return tf.zeros_like(given[own]) if gradient is None else tf.convert_to_tensor(gradient)
 
         specs = [tf.TensorSpec(element(n).shape, element(n).dtype) for n in self._names]
-        function = tf.function(evaluate, autograph=False)
-        self._evaluate = function.get_concrete_function(specs)
+        self._evaluate = graph_function(evaluate, [specs])
 
     def __call__(self, found: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
         """The derivative at a point; None where an operation refuses it."""
