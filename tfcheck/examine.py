@@ -15,7 +15,7 @@ from tfcheck.corrected import Corrected, Correction
 from tfcheck.deadline import TimeIsUpError
 from tfcheck.dependence import depends, only_jumps
 from tfcheck.differences import FIRST_STEP, MOST_MOVES, Along, measure_noise
-from tfcheck.directions import generator, norm, scale_of
+from tfcheck.directions import Array, generator, norm, scale_of
 from tfcheck.errors import ParityError, TfcheckError, some
 from tfcheck.everything import Member, disagrees
 from tfcheck.judge import (
@@ -35,7 +35,7 @@ from tfcheck.point import NUDGE, Base, Parameter
 from tfcheck.progress import Progress
 from tfcheck.report import Coordinate, Settings, VariableReport
 from tfcheck.second_look import Look, look_again
-from tfcheck.sweep import measure_coordinate, measure_every_coordinate
+from tfcheck.sweep import loudest_entries, measure_coordinate, measure_every_coordinate
 from tfcheck.target import TAPE_ULPS, Arithmetic, Line, Target
 from tfcheck.units import name_of
 from tfcheck.verdict import Verdict
@@ -569,7 +569,7 @@ class Examination:
             ).lines
             if line.plainly_off:
                 return None
-            target = replace(target, known=right.gradient, start=line.slope.step)
+            target = replace(target, known=right.gradient, known_bar=right.bar)
         judgement = self._drawn(parameter, self._where_from(parameter, judgement))
         return self._finding(position, measurement, judgement, target)
 
@@ -866,8 +866,10 @@ class Examination:
         if not self._looked_into:
             return ()
         self._localised += 1
+        if target.known is not None:
+            return _known_coordinates(target, target.known, scale)
         coordinates = []
-        search = target.known is None and not self.objective.costly
+        search = not self.objective.costly
         for index in suspicious_entries(target, _WORST_SHOWN if search else _FEW_SHOWN):
             line: Line = measure_coordinate(target, index, search=search)
             unit = target.scale * scale
@@ -908,6 +910,16 @@ def parity(value: float, trained: float) -> float:
     if value == trained:
         return 0.0
     return abs(value - trained) / max(abs(value), abs(trained))
+
+
+def _known_coordinates(target: Target, right: Array, scale: float) -> tuple[Coordinate, ...]:
+    """The entries of a variable that are furthest from its right gradient."""
+    worst = loudest_entries(right - target.tape, _WORST_SHOWN)
+    bar = target.known_bar / abs(scale)
+    return tuple(
+        Coordinate(index, float(target.tape[index]) / scale, float(right[index]) / scale, bar)
+        for index in worst
+    )
 
 
 def keep(found: dict[str, Finding], finding: Finding) -> None:

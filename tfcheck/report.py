@@ -51,7 +51,8 @@ class Coordinate:
     Attributes:
         index: position in the variable, one integer an axis; `()` for a scalar.
         analytic: the derivative `GradientTape` gives; `nan` where the tape gave none.
-        numerical: the derivative by central differences.
+        numerical: the derivative by central differences; before a wrong layer, what the right
+            backward pass makes of the differences of that layer.
         error_bar: how far `numerical` may be from the true derivative.
     """
 

@@ -260,6 +260,7 @@ class Target(Movable):
         values_along: the loss along a direction, at several places at once; None for one by one.
         entries: the loss where single entries are perturbed, many at once; None for one by one.
         known: the right gradient, where it is known already; None where it is not.
+        known_bar: how far that may be off, as a norm.
     """
 
     displaced: Displaced
@@ -271,6 +272,7 @@ class Target(Movable):
     values_along: Callable[[Direction], Values] | None = None
     entries: Entries | None = None
     known: Array | None = None
+    known_bar: float = 0.0
 
     @property
     def scale(self) -> float:
