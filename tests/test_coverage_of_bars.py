@@ -254,6 +254,8 @@ class Plain:
         self.point = point
         self.precision = self.lowest = precision
         self.bits = _BITS[precision]
+        self.costly = False
+        self.apart = [None]
         self.first_step = _FIRST_STEPS[precision]
         self.parameters = (Parameter(SimpleNamespace(shape=point.shape), "x", 0, (0,)),)
 
