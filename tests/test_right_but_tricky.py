@@ -1582,7 +1582,7 @@ def residual_branches_before_a_head_of_zeros(rng: np.random.Generator) -> Case:
         y = L.BatchNormalization(center=False, scale=False)(x)
         y = L.Conv2D(4, 3, padding="same", activation="swish")(y)
         x = L.Add()([L.Conv2D(4, 1)(x), L.Conv2D(4, 3, padding="same")(y)])
-    x = L.Concatenate()([L.AveragePooling2D()(x), L.AveragePooling2D()(kept)])
+    x = L.Concatenate()([L.AveragePooling2D(2)(x), L.AveragePooling2D(2)(kept)])
     model = keras.Model(given, L.Dense(2, kernel_initializer="zeros")(L.Flatten()(x)), name="net")
     model.compile("sgd", "mse")
     return Case(model, *images(rng))
