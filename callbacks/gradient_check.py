@@ -65,7 +65,7 @@ class GradientCheck(keras.callbacks.Callback):
             a terminal or a notebook, and elsewhere writes a line to the standard error every 30
             seconds; 0, or `fit(verbose=0)`, shows nothing.
         loss_fn, phase, method, directions, epsilon, thresholds, expected_mismatch, seed, precision,
-            memory_limit: as for `tfcheck.check_gradients`.
+            memory_limit, time_limit: as for `tfcheck.check_gradients`.
 
     Attributes:
         reports: the reports of this training so far, a tuple, oldest first.
@@ -109,6 +109,7 @@ class GradientCheck(keras.callbacks.Callback):
         seed: int = 0,
         precision: float = PRECISION,
         memory_limit: int | str = "auto",
+        time_limit: float | str | None = None,
         verbose: int = 1,
     ) -> None:
         super().__init__()
@@ -130,6 +131,7 @@ class GradientCheck(keras.callbacks.Callback):
             seed=seed,
             precision=precision,
             memory_limit=memory_limit,
+            time_limit=time_limit,
         )
         self.on_fail = on_fail
         self.on_error = on_error

@@ -50,6 +50,7 @@ def _checked(check: Callable[[Any], Any], convert: Callable[[str], Any]) -> Call
 
 _epsilon = _checked(options.step, float)
 _memory_limit = _checked(options.memory, int)
+_time_limit = _checked(options.duration, float)
 _max_bytes = _checked(lambda size: size_of("max-bytes", size), int)
 
 
@@ -166,6 +167,13 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
     help="Memory for measuring, such as 2GB; auto is a quarter of what is free.",
 )
 @click.option(
+    "--time-limit",
+    type=_time_limit,
+    metavar="DURATION",
+    default=_DEFAULTS.time_limit,
+    help="End then with what is known: seconds, or 500ms, 30s, 2m, 1h.  [default: no limit]",
+)
+@click.option(
     "--max-bytes",
     type=_max_bytes,
     metavar="SIZE",
@@ -209,6 +217,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
     seed: int,
     precision: float,
     memory_limit: int | str,
+    time_limit: float | None,
     max_bytes: int,
     json_file: Path | None,
     html_file: Path | None,
@@ -242,6 +251,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
         seed=seed,
         precision=precision,
         memory_limit=memory_limit,
+        time_limit=time_limit,
     )
     for file in (json_file, html_file):
         _require_writable(file)

@@ -472,6 +472,7 @@ def test_options_reach_the_check() -> None:
         "--seed": "5",
         "--precision": "0.3",
         "--memory-limit": "1.5GiB",
+        "--time-limit": "10m",
     }
     given = [word for option in options.items() for word in option]
     result = audit(
@@ -481,7 +482,7 @@ def test_options_reach_the_check() -> None:
     settings = GradientReport.load("r.json").settings
     assert (settings.phase, settings.method, settings.directions) == ("inference", "full", 2)
     assert (settings.epsilon, settings.seed, settings.precision) == (1e-6, 5, 0.3)
-    assert settings.memory_limit == "1.5GiB"
+    assert (settings.memory_limit, settings.time_limit) == ("1.5GiB", 600.0)
     bands = settings.thresholds
     assert (bands.great, bands.okay, bands.concerning) == (1e-6, 1e-4, 1e-2)
     assert settings.expected_mismatch == ("first/*", "last/bias")
@@ -521,6 +522,8 @@ def test_an_audit_repeats_itself() -> None:
         (("--max-bytes", "lots"), ("--max-bytes", "max-bytes must be a positive", "'lots'")),
         (("--directions", "0"), ("--directions", "0")),
         (("--memory-limit", "2 parsecs"), ("--memory-limit", "'2 parsecs'", '"2GB"')),
+        (("--time-limit", "soon"), ("--time-limit", "'soon'", '"30s"')),
+        (("--time-limit", "0"), ("--time-limit", "time_limit=0.0")),
         (("--memory-limit", "0"), ("--memory-limit", "memory_limit=0")),
         (("--method", "all"), ("--method", "'all'")),
         (("--expected-mismatch", "secnod/*"), ("'secnod/*'", "first")),

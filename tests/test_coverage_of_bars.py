@@ -254,6 +254,8 @@ class Plain:
         self.point = point
         self.precision = self.lowest = precision
         self.bits = _BITS[precision]
+        self.costly = False
+        self.apart = [None]
         self.first_step = _FIRST_STEPS[precision]
         self.parameters = (Parameter(SimpleNamespace(shape=point.shape), "x", 0, (0,)),)
 
@@ -299,7 +301,7 @@ def target_of(function: Function, point: Array, precision: str, tape: float) -> 
     examination = Examination(
         cast(Objective, plain), base, Settings(), lambda _what, _done, _all: None
     )
-    return examination._target(plain.parameters[0], gradient, base, examination._loudest[0])
+    return examination._target(plain.parameters[0], gradient, base, examination._loudest(0))
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,19 @@ def test_handles_know_their_variable() -> None:
     assert internals.variable_spec(tf.constant(1.0)) is None
 
 
+def test_tapes_know_what_they_watch() -> None:
+    """What comes of a watched tensor is watched; of others, or past stop_gradient, it is not."""
+    with tf.GradientTape() as tape:
+        x = tf.constant([1.0])
+        unknown = 2 * x
+        tape.watch(x)
+        known = 2 * x
+        assert internals.is_watched(known)
+        assert not internals.is_watched(unknown)
+        assert not internals.is_watched(tf.stop_gradient(known))
+    assert not internals.is_watched(known)
+
+
 # -- Keras -----------------------------------------------------------------------------------
 
 

@@ -11,15 +11,17 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-import tfcheck.around
+import tfcheck.apart
+import tfcheck.sources
 from tfcheck.around import MANY
 from tfcheck.batch import first_batch
 from tfcheck.check import GradientChecker, check_gradients
 from tfcheck.directions import generator, scale_of
-from tfcheck.lines import Direction, Factors, Lines
+from tfcheck.lines import Direction, Factors
 from tfcheck.objective import Objective
 from tfcheck.point import Base, Parameter
 from tfcheck.report import Settings
+from tfcheck.together import Together
 
 PLACES = (2.0**-4, -(2.0**-4), 2.0**-12, 0.5)
 
@@ -111,6 +113,13 @@ def assert_same(objective: Objective, base: Base, parameters: list[Parameter]) -
     assert len(set(found)) == len(PLACES) or all(not np.any(np.asarray(m)) for m in moves)
 
 
+@pytest.fixture
+def large_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat all kernels as large ones."""
+    monkeypatch.setattr(tfcheck.sources, "LARGE", 16)
+
+
+@pytest.mark.usefixtures("large_kernels")
 @pytest.mark.parametrize("make", [few, many])
 def test_lines_are_what_they_are_place_by_place(make: Any) -> None:
     """Single variables, parts of the network and everything, to rounding."""
@@ -122,7 +131,8 @@ def test_lines_are_what_they_are_place_by_place(make: Any) -> None:
         assert_same(objective, base, group)
 
 
-def test_directions_in_kernels_are_products_where_there_are_many() -> None:
+@pytest.mark.usefixtures("large_kernels")
+def test_directions_in_large_kernels_are_products() -> None:
     """A kernel of one product or convolution is not moved; small ones and others are."""
     keras.utils.set_random_seed(1)
     objective, _ = at(many())
@@ -142,19 +152,19 @@ def test_directions_in_kernels_are_products_where_there_are_many() -> None:
 
 
 @pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> list[Lines]:
-    """The graphs for lines that were built."""
-    found: list[Lines] = []
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Together]:
+    """The graphs that were built."""
+    found: list[Together] = []
 
-    def counting(*arguments: Any, **options: Any) -> Lines:
-        found.append(Lines(*arguments, **options))
+    def counting(*arguments: Any, **options: Any) -> Together:
+        found.append(Together(*arguments, **options))
         return found[-1]
 
-    monkeypatch.setattr(tfcheck.around, "Lines", counting)
+    monkeypatch.setattr(tfcheck.apart, "Together", counting)
     return found
 
 
-def test_places_are_counted_and_a_graph_is_built_once(built: list[Lines]) -> None:
+def test_places_are_counted_and_a_graph_is_built_once(built: list[Together]) -> None:
     """Every place counts as an evaluation; another point and direction need no other graph."""
     keras.utils.set_random_seed(1)
     model = few()
@@ -188,7 +198,7 @@ def test_a_place_that_is_refused_is_nan_alone() -> None:
     assert list(np.isfinite(found)) == [True, False, True]
 
 
-def test_one_check_of_a_small_model_builds_no_graphs_for_lines(built: list[Lines]) -> None:
+def test_one_check_of_a_small_model_builds_no_graphs_for_lines(built: list[Together]) -> None:
     """What is used once only is measured place by place."""
     objective, base = at(few(), once=True)
     parameter = objective.parameters[0]

@@ -355,6 +355,30 @@ def repeated_eigenvalues(rng: np.random.Generator) -> Plant:
     return Plant(model, *vectors(rng), {"net/exponential/w"}, ("net/exponential",))
 
 
+class Closed(keras.layers.Layer):
+    """A residual branch behind a factor that is zero at first."""
+
+    def __init__(self, branch: keras.layers.Layer, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.branch = branch
+
+    def build(self, _shape: Any) -> None:
+        self.alpha = self.add_weight(shape=(), name="alpha", initializer="zeros")
+
+    def call(self, x: Any) -> Any:
+        return x + self.alpha * self.branch(x)
+
+
+@planted
+def wrong_at_zero_alone(rng: np.random.Generator) -> Plant:
+    """A sine whose gradient is zero at zero, where all of its inputs are."""
+    wrong = Formula(
+        wrong_backward(tf.sin, lambda u, x: u * tf.where(x == 0, 0.0, tf.cos(x))), {}, name="sine"
+    )
+    model = around(wrong, kernel_initializer="zeros")
+    return Plant(model, *vectors(rng), BEFORE, ("net/sine",))
+
+
 @planted
 def norm_of_nothing(rng: np.random.Generator) -> Plant:
     """tf.norm of padded samples: an infinite slope times zero."""
@@ -726,6 +750,19 @@ def forward_pass_outside_the_tape(rng: np.random.Generator) -> Plant:
 
     wrong = {"net/one/kernel", "net/one/bias"}
     return Plant(stepping(step, "sgd"), *threes(rng), wrong, STEP, "blocked")
+
+
+@planted
+def two_views_of_which_one_stands_still(rng: np.random.Generator) -> Plant:
+    """A loss between two views, one of them behind stop_gradient: meant, but to be declared."""
+
+    def loss(model: Any, x: Any, *_: Any) -> Any:
+        first, second = model(x), model(2 * x + 1)
+        return tf.reduce_mean((first - tf.stop_gradient(second)) ** 2)
+
+    step = stepping(on_the_tape(loss), "sgd")
+    paths = {f"net/{name}/{kind}" for name in ("one", "two") for kind in ("kernel", "bias")}
+    return Plant(step, *threes(rng), paths, STEP)
 
 
 @planted
@@ -1364,3 +1401,39 @@ def test_a_choice_of_the_step_is_no_bug(change: Call) -> None:
     report = check_gradients(handing(change), rng.normal(size=(6, 3)), rng.normal(size=(6, 3)))
     assert report.verdict is Verdict.PASS, str(report)
     assert report.culprits == ()
+
+
+# -- wrong, but not yet ----------------------------------------------------------------------
+
+
+def wrong_in_a_branch_still_closed(rng: np.random.Generator) -> Plant:
+    """A layer in a residual branch that is closed at first: wrong once it opens."""
+    wrong = Formula(wrong_backward(lambda x: 2 * x, lambda u, _: 2.2 * u), {}, name="off")
+    model = around(Closed(wrong, name="gated"))
+    return Plant(model, *vectors(rng), BEFORE, ("net/gated/off",), verdict=Verdict.SUSPECT)
+
+
+def wrong_before_weights_of_zero(rng: np.random.Generator) -> Plant:
+    """A layer before one whose kernel is zero at first, which hands no gradient back to it."""
+    wrong = Formula(wrong_backward(tf.sin, lambda u, x: u * tf.sin(x)), {}, name="sine")
+    silent = keras.layers.Dense(4, kernel_initializer="zeros", name="silent")
+    return Plant(
+        around([wrong, silent]), *vectors(rng), BEFORE, ("net/sine",), verdict=Verdict.SUSPECT
+    )
+
+
+@pytest.mark.parametrize(
+    "build",
+    [wrong_in_a_branch_still_closed, wrong_before_weights_of_zero],
+    ids=lambda b: b.__name__,
+)
+def test_what_is_wrong_as_soon_as_a_gradient_goes_there(build: Callable[..., Plant]) -> None:
+    """Where the loss hands no gradient back yet, a wrong layer makes those before it suspect."""
+    keras.utils.set_random_seed(3)
+    plant = build(np.random.default_rng(3))
+    report = check_gradients(plant.model, plant.x, plant.y)
+    assert report.verdict is Verdict.SUSPECT, str(report)
+    suspects = {v.path for v in report.variables if v.verdict is Verdict.SUSPECT}
+    assert suspects == plant.wrong, str(report)
+    assert report.culprits == plant.culprits, str(report)
+    assert all("as soon as the loss does" in v.note for v in report.variables if v.path in suspects)

@@ -45,3 +45,12 @@ def test_options_of_the_tables_exist() -> None:
             documented |= set(re.findall(r"`(\w+)`", row[1]))
     parameters = set(inspect.signature(GradientCheck).parameters) - {"x", "y", "sample_weight"}
     assert parameters <= documented
+
+
+def test_speed_is_what_was_measured() -> None:
+    """The README's numbers are those of the results: `python -m tfcheck.scripts.bench.readme`."""
+    from tfcheck.scripts.bench import readme, results
+
+    measured = results.load(Path(readme.__file__).parent / "results")
+    assert measured
+    assert readme.filled(README, measured) == README

@@ -84,6 +84,7 @@ REPORTS = st.builds(
         expected_mismatch=NAMES,
         precision=st.floats(1e-9, 1.0),
         memory_limit=st.just("auto") | st.integers(1),
+        time_limit=st.none() | st.floats(1e-3, 1e6),
         batch_size=st.none() | st.integers(1, 512),
         version=st.text(),
         batch_fingerprint=st.text(),

@@ -1573,6 +1573,29 @@ def splines_on_a_grid(rng: np.random.Generator) -> Case:
 
 
 @tricky
+def residual_branches_before_a_head_of_zeros(rng: np.random.Generator) -> Case:
+    """A head that is zero at first hands nothing back to branches that share an input."""
+    given = keras.Input((6, 6, 2))
+    x = L.Conv2D(4, 3, padding="same")(given)
+    kept = x
+    for _ in range(2):
+        y = L.BatchNormalization(center=False, scale=False)(x)
+        y = L.Conv2D(4, 3, padding="same", activation="swish")(y)
+        x = L.Add()([L.Conv2D(4, 1)(x), L.Conv2D(4, 3, padding="same")(y)])
+    x = L.Concatenate()([L.AveragePooling2D(2)(x), L.AveragePooling2D(2)(kept)])
+    model = keras.Model(given, L.Dense(2, kernel_initializer="zeros")(L.Flatten()(x)), name="net")
+    model.compile("sgd", "mse")
+    return Case(model, *images(rng))
+
+
+@tricky
+def activations_of_next_to_nothing(rng: np.random.Generator) -> Case:
+    """Activations of 1e-10 with kinks: a step is small beside them, not beside one."""
+    tiny = L.Dense(16, kernel_initializer=keras.initializers.RandomNormal(stddev=1e-10))
+    return Case(net(tiny, L.ReLU(), L.LayerNormalization(epsilon=1e-24), L.Dense(2)), *vectors(rng))
+
+
+@tricky
 def pinballs(rng: np.random.Generator) -> Case:
     """Quantile losses with some errors of exactly zero: slopes of unequal size meet there."""
 

@@ -38,9 +38,9 @@ def compiled(*layers: keras.layers.Layer, shape: tuple[int, ...] = (3,), **how: 
     return model
 
 
-def trace_step(model: Any, batch: Batch, *, layers: bool = False, **options: Any) -> TracedStep:
+def trace_step(model: Any, batch: Batch, **options: Any) -> TracedStep:
     """A model's step as a graph."""
-    return tfcheck.tracing.trace(model_step(model, **options), batch, layers=layers)
+    return tfcheck.tracing.trace(model_step(model, **options), batch)
 
 
 def objective_of(model: keras.Model, *data: Any, **options: Any) -> tuple[Objective, Base]:
@@ -121,7 +121,6 @@ def snapshot(model: Busy) -> dict[str, Any]:
 OPTIONS: dict[str, dict[str, Any]] = {
     "train": {},
     "inference": {"phase": "inference"},
-    "layers": {"layers": True},
     "loss_fn": {
         "loss_fn": lambda model, x, y, _w: tf.reduce_mean((model(x, training=True) - y) ** 2)
     },
@@ -230,7 +229,7 @@ def test_patches_are_undone(raises: bool) -> None:
 
     model.first.call = call
     with pytest.raises(TfcheckError) if raises else contextlib.nullcontext():
-        trace_step(model, first_batch(X, Y), layers=True)
+        trace_step(model, first_batch(X, Y))
     assert all(one is other for one, other in zip(present(), before, strict=True))
     heard = [one is not other for one, other in zip(during.get_nowait(), before, strict=True)]
     assert heard[:4] == [True] * 4
@@ -239,7 +238,7 @@ def test_patches_are_undone(raises: bool) -> None:
 def test_tapes_and_optimizers_work_after_a_trace() -> None:
     """A tape gives gradients and an optimizer applies them, right after a trace."""
     model = compiled(L.Dense(2))
-    trace_step(model, first_batch(X, Y), layers=True)
+    trace_step(model, first_batch(X, Y))
     kernel = np.asarray(model.layers[0].kernel)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(X))

@@ -6,7 +6,6 @@ built, the loss is evaluated place by place instead.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +17,9 @@ import tensorflow as tf
 from tfcheck.directions import Array, Draws
 from tfcheck.entries import Entries, Indices, PerturbedEntries, perturbed_entries
 from tfcheck.graph_functions import LossPart
-from tfcheck.lines import Direction, Factors, Lines, Values, factors_of
+from tfcheck.lines import Direction, Factors, Values, factors_of
 from tfcheck.point import Base, Parameter, as_floats
+from tfcheck.together import as_tensors
 
 if TYPE_CHECKING:
     from tfcheck.objective import Objective
@@ -39,9 +39,6 @@ _LEAST = 4
 _KEPT = 2**21
 """So many numbers of random directions are remembered from one checkpoint to the next."""
 
-_STAGES = 4
-"""So many parts of a network have lines of their own, which begin where the part does."""
-
 
 class Around:
     """The losses of one objective around any of its points.
@@ -56,7 +53,6 @@ class Around:
         self._objective = objective
         self._once = once
         self._known: dict[int, list[Parameter]] = {}
-        self._lines: dict[tuple[int, int], Lines | None] = {}
         self._perturbed: dict[Parameter, PerturbedEntries | None] = {}
         self._draws = Draws(0 if once else _KEPT)
 
@@ -67,33 +63,27 @@ class Around:
             base: the point where the line is at 0.
             directions: for the parameters that move, all of one loss, where to.
         """
-        (loss,) = {parameter.loss for parameter in directions}
         plain = self._place_by_place(base, directions)
-        part = self._objective.part_of(loss)
-        if part is None:
+        (loss,) = {parameter.loss for parameter in directions}
+        apart = self._objective.apart[loss] if self._worthwhile(loss) else None
+        if apart is None or not base.units:
             return plain
-        members = self._members(part)
-        directions = {p: direction for p, direction in directions.items() if p in members}
-        if not directions or not self._worthwhile(members):
-            return plain
-        first = min(members.index(parameter) for parameter in directions)
-        begin = self._begin(first, len(members))
-        lines = self._lines_from(begin, part)
-        if lines is None or not _fits(lines, members[begin:], directions):
-            return plain
-        moves = {members.index(p) - begin: direction for p, direction in directions.items()}
-        values = lines.at([base.inputs[position] for position in part.positions], moves)
+        self._objective.deadline.require_time()
+        moves = {
+            source.number: as_tensors(direction)
+            for parameter, direction in directions.items()
+            for source in apart.leaves(self._objective.held_by(parameter))
+        }
+        together = apart.function(None, thin=all(apart.is_product(*move) for move in moves.items()))
+        given = self._objective.given(base, apart)
 
         def at(places: Sequence[float]) -> Array:
-            self._objective.evaluations += len(places)
-            try:
-                return values(places)
-            except tf.errors.OpError:  # one of the places is refused, and all others with it
-                self._objective.evaluations -= len(places)
-                found = plain(places)
-                if np.all(np.isfinite(found)):
-                    self._lines[loss, begin] = None  # it is the graph that cannot run
-                return found
+            found = []
+            for place in places:
+                self._objective.deadline.require_time()
+                self._objective.evaluations += 1
+                found.append(together(given, dict.fromkeys(moves, place), moves)[0])
+            return np.array(found)
 
         return at
 
@@ -145,6 +135,7 @@ class Around:
             return None
 
         def losses(index: Indices, change: Array) -> Array:
+            self._objective.deadline.require_time()
             self._objective.evaluations += len(index)
             try:
                 return around.losses(index, change)
@@ -164,41 +155,22 @@ class Around:
             ]
         return self._known[part.number]
 
-    @staticmethod
-    def _begin(first: int, count: int) -> int:
-        """The first of the variables that may move where one does and any later ones."""
-        size = max(1, math.ceil(count / _STAGES))
-        return 0 if count > MANY else first // size * size
-
-    def _worthwhile(self, members: Sequence[Parameter]) -> bool:
-        """Whether building graphs for lines pays."""
+    def _worthwhile(self, loss: int) -> bool:
+        """Whether building a graph for lines pays."""
+        members = [p for p in self._objective.parameters if p.loss == loss]
         if not self._once or len(members) > MANY:
             return True
         return sum(map(_entries, members)) > _LARGE
 
     def _transposed(self, parameter: Parameter) -> bool | None:
-        """Whether a kernel whose directions are products is transposed; None for what is none."""
-        part = self._objective.part_of(parameter.loss)
-        members = [] if part is None else self._members(part)
-        if part is None or parameter not in members or not self._worthwhile(members):
+        """Whether a large kernel is transposed; None for what is none."""
+        apart = self._objective.apart[parameter.loss] if self._worthwhile(parameter.loss) else None
+        if apart is None:
             return None
-        if not _as_product(parameter, members):
-            return None
-        number = members.index(parameter)
-        begin = self._begin(number, len(members))
-        lines = self._lines_from(begin, part)
-        return None if lines is None else lines.kernels.get(number - begin)
-
-    def _lines_from(self, begin: int, part: LossPart) -> Lines | None:
-        loss = part.number
-        if (loss, begin) not in self._lines:
-            members = self._members(part)
-            movable = [self._names(part, parameter) for parameter in members[begin:]]
-            products = [n for n, p in enumerate(members[begin:]) if _as_product(p, members)]
-            self._lines[loss, begin] = None
-            with contextlib.suppress(ValueError, TypeError, KeyError, tf.errors.OpError):
-                self._lines[loss, begin] = Lines(part, movable, products)
-        return self._lines[loss, begin]
+        numbers = [s.number for s in apart.leaves(self._objective.held_by(parameter))]
+        kernels = [apart.kernels.get(number) for number in numbers]
+        layouts = {None if kernel is None else kernel.transposed for kernel in kernels}
+        return layouts.pop() if len(layouts) == 1 else None
 
     @staticmethod
     def _names(part: LossPart, parameter: Parameter) -> list[str]:
@@ -229,21 +201,5 @@ def _entries(parameter: Parameter) -> int:
     return math.prod(parameter.variable.shape)
 
 
-def _as_product(parameter: Parameter, members: Sequence[Parameter]) -> bool:
-    """Whether directions in a parameter are products, if it is a kernel."""
-    return len(members) > MANY or _entries(parameter) > _LARGE
-
-
 def _dense(direction: Direction) -> Array:
     return direction.dense() if isinstance(direction, Factors) else direction
-
-
-def _fits(
-    lines: Lines, movable: Sequence[Parameter], directions: Mapping[Parameter, Direction]
-) -> bool:
-    """Whether exactly those directions are products that have to be."""
-    return all(
-        isinstance(directions[parameter], Factors) == (number in lines.kernels)
-        for number, parameter in enumerate(movable)
-        if parameter in directions
-    )

@@ -37,6 +37,12 @@ class Batch:
             if leaf is not None
         ]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is neither NaN nor infinity in it."""
+        floats = [tensor for tensor in self.tensors if tensor.dtype.is_floating]
+        return all(bool(tf.reduce_all(tf.math.is_finite(tensor))) for tensor in floats)
+
     def pack(self, tensors: Sequence[tf.Tensor]) -> Any:
         """Put other tensors of the same kinds into the structure."""
         replacement = iter(tensors)

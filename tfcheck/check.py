@@ -26,11 +26,12 @@ from tfcheck.batch import Batch, first_batch, layer_inputs
 from tfcheck.compiled_loss import Comparison, compare
 from tfcheck.compiled_step import CompiledStep
 from tfcheck.culprits import Culprits, culprits_among, find_culprits
+from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.declared import Declared, declared_by
 from tfcheck.eager import EagerObjective
 from tfcheck.eager_losses import eager_losses, notes_on_eager
 from tfcheck.errors import ModelError, NoTapeError, TfcheckError, TraceError
-from tfcheck.examine import Examination, Finding
+from tfcheck.examine import NOT_REACHED, Examination, Finding
 from tfcheck.judge import Judgement
 from tfcheck.listening import EagerCall
 from tfcheck.memory import bytes_of
@@ -49,6 +50,7 @@ from tfcheck.steps import (
     plain_call,
     repeated_call,
 )
+from tfcheck.suspects import Suspects
 from tfcheck.tracing import build_layer, trace
 from tfcheck.training_precision import with_precision
 from tfcheck.unchanged import unchanged
@@ -72,6 +74,7 @@ def check_gradients(
     seed: int = 0,
     precision: float = PRECISION,
     memory_limit: int | str = "auto",
+    time_limit: float | str | None = None,
     verbose: int = 1,
 ) -> GradientReport:
     """Check a model's gradients on one batch against finite differences in float64.
@@ -106,6 +109,9 @@ def check_gradients(
         memory_limit: memory for measuring: bytes, or a string such as `"500MB"`, `"2GB"` or
             `"1.5GiB"`, at least 1 MB. Defaults to `"auto"`, a quarter of what is free when the
             check begins.
+        time_limit: when to end with what is known by then: seconds, or a string such as `"30s"`,
+            `"500ms"`, `"2m"` or `"1h"`. What was not reached is inconclusive, and a note says so.
+            An evaluation, or a graph being built, is not interrupted. Defaults to None, no limit.
         verbose: 1 (the default) shows the progress of a check that takes more than two seconds in
             a terminal or a notebook, and elsewhere writes a line to the standard error every 30
             seconds; 0 shows nothing.
@@ -135,6 +141,7 @@ def check_gradients(
         seed=seed,
         precision=precision,
         memory_limit=memory_limit,
+        time_limit=time_limit,
     )
     require_verbose(verbose)
     require_backend()
@@ -156,6 +163,7 @@ def check_layer(
     seed: int = 0,
     precision: float = PRECISION,
     memory_limit: int | str = "auto",
+    time_limit: float | str | None = None,
     verbose: int = 1,
 ) -> GradientReport:
     """Check a layer's gradients by themselves, as in a unit test.
@@ -179,6 +187,7 @@ def check_layer(
         seed: as for `check_gradients`. Defaults to 0.
         precision: as for `check_gradients`. Defaults to 0.2.
         memory_limit: as for `check_gradients`. Defaults to `"auto"`.
+        time_limit: as for `check_gradients`. Defaults to None.
         verbose: as for `check_gradients`. Defaults to 1.
 
     Returns:
@@ -206,6 +215,7 @@ def check_layer(
         seed=seed,
         precision=precision,
         memory_limit=memory_limit,
+        time_limit=time_limit,
     )
     require_verbose(verbose)
     require_backend()
@@ -235,50 +245,47 @@ class Checker:
         self._verdicts_only = verdicts_only
         self.settings = settings
         self._measuring = settings
+        self._deadline = UNLIMITED
         self._step = step
         self._objectives: dict[Any, Objective] = {}
         self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
         self._eager_is_known = False
 
-    def _key(self, batch: Batch, *, layers: bool) -> Any:
+    def _key(self, batch: Batch) -> Any:
         return (
             batch.signature(),
-            layers,
             id(getattr(self.model, "optimizer", None)),
             tuple(variable.trainable for variable in self.model.variables),
         )
 
-    def objective(self, batch: Batch, *, layers: bool = False) -> Objective:
+    def objective(self, batch: Batch) -> Objective:
         """The step for batches of this kind: traced and promoted once, or else run eagerly.
 
         Args:
             batch: a batch of the kind.
-            layers: whether layers are listened to, as the search for a culprit needs.
         """
-        key = self._key(batch, layers=layers)
+        key = self._key(batch)
         if self._step.eager and key not in self._objectives:
-            return self._eagerly(batch, None, keep=not layers)
+            return self._eagerly(batch, None)
         if key not in self._objectives:
             try:
-                traced = trace(self._step, batch, layers=layers)
-                self._objectives[key] = Objective(traced, once=self._once or layers)
+                self._objectives[key] = Objective(trace(self._step, batch), once=self._once)
             except ModelError:
                 raise
             except NoTapeError as error:
                 if error.idle:
                     raise
-                return self._eagerly(batch, error, keep=not layers)
+                return self._eagerly(batch, error)
             except Exception as error:  # noqa: BLE001 - the other way may do
-                return self._eagerly(batch, error, keep=not layers)
+                return self._eagerly(batch, error)
         return self._objectives[key]
 
-    def _eagerly(self, batch: Batch, why: Exception | None, *, keep: bool = True) -> Objective:
+    def _eagerly(self, batch: Batch, why: Exception | None) -> Objective:
         """The step to be run eagerly; the error that was the reason if that is not possible.
 
         Args:
             batch: the debug batch.
             why: why no graph stands for it; None where it is meant to run so.
-            keep: whether it takes the traced step's place from now on. Defaults to True.
         """
         try:
             objective = EagerObjective(self._step, batch, why)
@@ -286,8 +293,7 @@ class Checker:
             raise
         except TfcheckError as error:
             raise (why if isinstance(why, TfcheckError) else error) from why
-        if keep:
-            self._objectives[self._key(batch, layers=False)] = objective
+        self._objectives[self._key(batch)] = objective
         return objective
 
     def _at(self, batch: Batch, undo: ExitStack) -> tuple[Objective, Base]:
@@ -304,19 +310,24 @@ class Checker:
             return objective, objective.at(batch)
 
     def _examination(self, batch: Batch, progress: Progress, undo: ExitStack) -> Examination:
-        objective, base = self._at(batch, undo)
-        examination = Examination(objective, base, self._measuring, progress)
+        examination = self._examined(*self._at(batch, undo), progress)
         if examination.parity is None:
             return examination
         try:
             objective = self._eagerly(batch, examination.parity)
         except TfcheckError:
             return examination
-        return Examination(objective, objective.at(batch), self._measuring, progress)
+        return self._examined(objective, objective.at(batch), progress)
+
+    def _examined(self, objective: Objective, base: Base, progress: Progress) -> Examination:
+        objective.deadline = self._deadline
+        return Examination(
+            objective, base, self._measuring, progress, verdicts_only=self._verdicts_only
+        )
 
     def _culprits(
         self,
-        objective: Objective,
+        examination: Examination,
         batch: Batch,
         findings: Sequence[Finding],
         declared: Declared,
@@ -331,8 +342,7 @@ class Checker:
         if self._verdicts_only or not failed:
             return Culprits()
         progress("looking for the culprit", 0, 0)
-        if not isinstance(objective, EagerObjective):
-            objective = self.objective(batch, layers=True)
+        objective = examination.objective
         if isinstance(objective, EagerObjective):
             return culprits_among(
                 objective.calls_of_layers(batch),
@@ -342,14 +352,13 @@ class Checker:
                 step=self._step,
                 progress=progress,
             )
+        owner = self.model.path or self.model.name
+        outside = "train_step" if self._step.own else "loss"
         return find_culprits(
-            objective,
-            batch,
+            Suspects(examination, batch, failed),
             failed,
-            self._measuring,
             declared=declared.layers,
-            own_step=self._step.own,
-            progress=progress,
+            outside=owner if self._step.source == "layer" else outside,
         )
 
     def _objections(
@@ -378,7 +387,9 @@ class Checker:
         """How a loss of the user's own compares with the compiled one, where there are both."""
         if not self._step.own_loss or self.model.loss is None:
             return Comparison()
+        self._deadline.require_time()
         reference_step, parts = self._compiled_step(batch)
+        reference_step.deadline = self._deadline
         reference = reference_step.at(batch)
         seed = self.settings.seed
         return compare(
@@ -391,7 +402,7 @@ class Checker:
 
     def _compiled_step(self, batch: Batch) -> tuple[Objective, list[str]]:
         """The compiled loss in parts, made once, and what each part is."""
-        key = self._key(batch, layers=False)
+        key = self._key(batch)
         if key not in self._compiled:
             compiled = CompiledStep(self.model)
             if self._step.eager:
@@ -405,16 +416,28 @@ class Checker:
         """The losses of the step run eagerly, once for all checks; none where it only runs so."""
         if self._eager_is_known or isinstance(examination.objective, EagerObjective):
             return ()
+        self._deadline.require_time()
         self._eager_is_known = True
         return eager_losses(self._step, examination, batch)
 
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
-        """Paths of the inputs and variables that are wrong when a layer is called by itself."""
+        """Paths of the inputs and variables that are wrong when a layer is called by itself.
+
+        Where it is given what is not finite, it is not to blame for more of that.
+        """
         step, batch = repeated_call(call, eager=self._step.eager)
         settings = replace(self._measuring, expected_mismatch=())
-        report = Checker(step, settings, once=True, verdicts_only=True).check(batch)
+        checker = Checker(step, settings, once=True, verdicts_only=True)
+        self._deadline.require_time()
+        report = checker.check(batch, deadline=self._deadline)
+        self._deadline.require_time()
         wrong = (Verdict.FAIL, Verdict.SUSPECT)
-        return {variable.path for variable in report.variables if variable.verdict in wrong}
+        excused = () if batch.is_finite else ("non_finite",)
+        return {
+            variable.path
+            for variable in report.variables
+            if variable.verdict in wrong and variable.reason not in excused
+        }
 
     def check(
         self,
@@ -423,6 +446,7 @@ class Checker:
         step: int | None = None,
         checkpoint: str = "",
         progress: Progress = silent,
+        deadline: Deadline | None = None,
     ) -> GradientReport:
         """Check the gradients where the model stands now.
 
@@ -431,7 +455,9 @@ class Checker:
             step: optimizer iterations so far, for the report. Defaults to None.
             checkpoint: the moment's name, for the report. Defaults to `""`.
             progress: called as the check goes on. Defaults to nothing.
+            deadline: when it has to end. Defaults to the time limit of the options, from now on.
         """
+        self._deadline = deadline or Deadline(self.settings.time_limit)
         with ExitStack() as undo:
             return self._check(batch, step, checkpoint, progress, undo)
 
@@ -474,15 +500,19 @@ class Checker:
         declared = declared_by(objective, self.settings.expected_mismatch, self.model)
         stages = Stages()
         findings = examination.examine()
+        unreached = sum(finding.report.note == NOT_REACHED.note for finding in findings)
+        measured = len(findings)
         findings = stages.run(
             "the distance of the gradients in training from those in float64",
             lambda: with_precision(findings, objective, base),
             findings,
+            accuses=False,
         )
         found = stages.run(
             "the search for the culprit",
-            lambda: self._culprits(objective, batch, findings, declared, progress),
+            lambda: self._culprits(examination, batch, findings, declared, progress),
             Culprits(),
+            accuses=False,
         )
         progress("following the gradients to the optimizer", 0, 0)
         objections = self._objections(objective, base, batch, stages)
@@ -505,7 +535,10 @@ class Checker:
             "the comparison with an eager run",
             lambda: self._eager_losses(examination, batch),
             (),
+            accuses=False,
         )
+        began = ["the measurement"] if examination.cut_short else []
+        began += ["the comparison with the whole loss"] if examination.uncomposed else []
         return report(
             findings,
             explained,
@@ -522,6 +555,7 @@ class Checker:
                 *compiled.notes,
                 *notes_on_eager(eager, examination),
                 *stages.notes,
+                *self._deadline.notes(unreached, measured, [*began, *stages.cut_short]),
             ),
             evaluations=examination.evaluations,
         )

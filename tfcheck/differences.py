@@ -26,7 +26,9 @@ LARGEST_STEP = 1.0
 there agree with each other rather than with the derivative."""
 
 _STRIDE = 8.0
-_MOVES = 10
+MOST_MOVES = 10
+"""How often a search for a step goes on to another one."""
+
 _CONFIRMATIONS = 4
 _SAFETY = 6.0
 _TABLE = 12
@@ -223,6 +225,7 @@ def measure_slope(
     first_step: float = FIRST_STEP,
     *,
     enough: Callable[[Slope], bool] = lambda _: False,
+    moves: int = MOST_MOVES,
 ) -> tuple[Slope, Slope]:
     """Look for the step at which a slope's error bar is at most `wanted`.
 
@@ -234,6 +237,7 @@ def measure_slope(
         wanted: the error bar that is good enough.
         first_step: where to begin. Defaults to `FIRST_STEP`.
         enough: whether a slope tells enough, whatever its error bar. Defaults to never.
+        moves: how often it goes on to another step at most. Defaults to 10.
 
     Returns:
         The first slope measured and the best one.
@@ -241,7 +245,7 @@ def measure_slope(
     step = first_step
     first = best = latest = measure(step)
     heading = 0
-    for _ in range(_MOVES):
+    for _ in range(moves):
         if best.error_bar <= wanted or enough(best):
             break
         shrink = math.isnan(latest.error_bar) or latest.truncation > latest.roundoff

@@ -8,6 +8,8 @@ known to the training precision; steps and error bars follow from that.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,6 +47,7 @@ class EagerObjective(Objective):
     """A step that can be evaluated at any point by running it there.
 
     A point is the tensors of the batch, then the values of the variables that tapes differentiate.
+    One run gives the losses of all its tapes, each of which is asked for at the same places.
 
     Args:
         step: the step.
@@ -56,6 +59,8 @@ class EagerObjective(Objective):
         TraceError: if the step raises, or differentiates no variable.
     """
 
+    costly = True
+
     def __init__(self, step: Step, batch: Batch, why: Exception | None) -> None:
         self._step = step
         self._batch = batch
@@ -65,13 +70,13 @@ class EagerObjective(Objective):
         self.evaluations = 0
         self.around = Around(self)
         self.islands = self.random_ops = ()
-        self.layer_calls = ()
         self.notes = (_how_it_was_run(why, self.precision),)
         recording = self._listen(batch)
         require_tape(recording, step)
         calls = recording.tape_calls
         self.steps = len(calls)
         self._weights = [call.output_gradients for call in calls]
+        self._known: dict[bytes, dict[int, float]] = {}
         self.draws = (False,) * self.steps
         self.samples = ("",) * self.steps
         self.applied = list(recording.applied)
@@ -81,6 +86,7 @@ class EagerObjective(Objective):
         self.left_out = ()
         self.dropped = frozenset()
         self.constants = [() for _ in calls]
+        self.apart = [None for _ in calls]
         sources = [source for call in calls for source in call.sources if is_variable(source)]
         live = {id(live_variable(source)): live_variable(source) for source in sources}
         self._variables = list(live.values())
@@ -102,7 +108,8 @@ class EagerObjective(Objective):
                     path = paths[id(source)]
                 else:
                     position, path = next(inputs), call.names[number]
-                parameters.append(Parameter(source, path, loss, (position,), number))
+                alike = self.steps > 1
+                parameters.append(Parameter(source, path, loss, (position,), number, alike))
         self.parameters = tuple(parameters)
 
     def _float_inputs(self) -> list[int]:
@@ -115,6 +122,11 @@ class EagerObjective(Objective):
                 len(tf.nest.flatten(leaf, expand_composites=True)) if leaf is not None else 0
             )
         return positions
+
+    @property
+    def may_differ(self) -> bool:
+        """Always: what runs is not known."""
+        return True
 
     # -- running the step --------------------------------------------------------------------
 
@@ -152,6 +164,7 @@ class EagerObjective(Objective):
         )
         recording = self._listen_at(inputs)
         self._weights = [call.output_gradients for call in recording.tape_calls]
+        self._known.clear()
         return self._base(inputs, recording)
 
     def _base(
@@ -182,6 +195,7 @@ class EagerObjective(Objective):
 
     def aside(self, base: Base, seed: int) -> Base | None:
         """Losses, gradients and what is applied where everything is a good deal different."""
+        self.deadline.require_time()
         labels = [f"{BATCH}{i}" for i in range(len(self._batch.tensors))]
         labels += [variable.name for variable in self._variables]
         inputs = [
@@ -194,6 +208,7 @@ class EagerObjective(Objective):
 
     def nudged(self, base: Base, loss: int, seed: int, size: float = NUDGE) -> Base:
         """All that one loss is differentiated with respect to moves a little at random."""
+        self.deadline.require_time()
         inputs = list(base.inputs)
         for parameter in self.parameters:
             if parameter.loss == loss:
@@ -215,18 +230,34 @@ class EagerObjective(Objective):
 
     def loss(self, index: int, inputs: Sequence[Any]) -> float:
         """Value of one loss at a point, in the training precision."""
+        self.deadline.require_time()
+        if self.steps == 1:
+            return self._losses(inputs)[index]
+        digest = _digest(inputs)
+        known = self._known.get(digest, {})
+        if index not in known:
+            known = self._known[digest] = dict(enumerate(self._losses(inputs)))
+        # Whoever asks twice wants to see whether two runs give the same.
+        return known.pop(index)
+
+    def _losses(self, inputs: Sequence[Any]) -> tuple[float, ...]:
+        """The values of all losses at a point."""
         self.evaluations += 1
+        unknown = (math.nan,) * self.steps
         try:
             calls = self._listen_at(inputs).tape_calls
         except TfcheckError:
-            return float("nan")
+            return unknown
         if len(calls) != self.steps:
-            return float("nan")
-        return value_of(calls[index], self._weights[index])
+            return unknown
+        return tuple(map(value_of, calls, self._weights))
 
     def holds_back(self, loss: int) -> bool:  # noqa: ARG002 - the same for all
         """No loss: a run assigns what it assigns."""
         return False
+
+    def units_at(self, base: Base, loss: int) -> None:
+        """None: nothing is known of what it consists of."""
 
     def part_of(self, loss: int) -> None:
         """None: there is no graph."""
@@ -278,6 +309,14 @@ def _how_it_was_run(why: Exception | None, precision: str) -> str:
         f"No float64 graph stands for this step ({received(why)}). It was run eagerly in "
         f"{precision}, with the error bars of that."
     )
+
+
+def _digest(inputs: Sequence[Any]) -> bytes:
+    """What tells one point from another."""
+    digest = hashlib.blake2b()
+    for value in inputs:
+        digest.update(np.asarray(value).tobytes())
+    return digest.digest()
 
 
 def value_of(call: TapeCall, weights: Sequence[Any] | None = None) -> float:

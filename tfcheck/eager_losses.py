@@ -7,6 +7,7 @@ not what is trained.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tfcheck.batch import Batch
@@ -69,5 +70,6 @@ def _differing(found: Sequence[float], examination: Examination) -> list[int]:
     return [
         loss
         for loss, (eager, graph) in enumerate(zip(found, in_graph, strict=False))
+        if math.isfinite(eager) or math.isfinite(graph)
         if not abs(eager - graph) <= examination.parity_limit(loss)
     ]

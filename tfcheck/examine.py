@@ -6,36 +6,41 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
+from tfcheck.corrected import Corrected, Correction
+from tfcheck.deadline import TimeIsUpError
 from tfcheck.dependence import depends, only_jumps
-from tfcheck.differences import FIRST_STEP, Along, measure_noise
-from tfcheck.directions import generator, scale_of
+from tfcheck.differences import FIRST_STEP, MOST_MOVES, Along, measure_noise
+from tfcheck.directions import Array, generator, norm, scale_of
 from tfcheck.errors import ParityError, TfcheckError, some
-from tfcheck.joint import JOINT_FROM, Joined, Member, measure_group, measure_jointly
+from tfcheck.everything import Member, disagrees
 from tfcheck.judge import (
     Judgement,
-    doubtful,
     judge_measurement,
     judge_missing,
-    judge_second_look,
-    kink_share,
     settled,
 )
+from tfcheck.local_examination import LocalExamination
 from tfcheck.localise import suspicious_entries
-from tfcheck.measure import Measurement, measure_directions, measure_more
+from tfcheck.locally import Locally
+from tfcheck.measure import Measurement, glance, measure_directions
 from tfcheck.memory import bytes_of
 from tfcheck.objective import Objective
 from tfcheck.pattern import pattern_of
 from tfcheck.point import NUDGE, Base, Parameter
 from tfcheck.progress import Progress
 from tfcheck.report import Coordinate, Settings, VariableReport
-from tfcheck.sweep import measure_coordinate, measure_every_coordinate
+from tfcheck.second_look import Look, look_again
+from tfcheck.sweep import loudest_entries, measure_coordinate, measure_every_coordinate
 from tfcheck.target import TAPE_ULPS, Arithmetic, Line, Target
+from tfcheck.units import name_of
 from tfcheck.verdict import Verdict
+
+_Result = TypeVar("_Result")
 
 _PRECISION = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 _PARITY = {"float64": 1e-9, "float32": 2.5e-4, "float16": 5e-2, "bfloat16": 0.25}
@@ -51,6 +56,9 @@ _ROUNDED = 0.1
 """A gradient of at most this part of the loudest is but rounding where it changes that much."""
 
 _WORST_SHOWN = 5
+_FEW_SHOWN = 3
+"""How many of the worst entries are measured, and how many where each costs the whole loss."""
+
 _VANISHED = 1e-8
 """The same for the size a loss has far from here, where it has not been trained to vanish."""
 
@@ -69,14 +77,22 @@ _GONE = 1e-10
 _MOST_LOOKED_INTO, _MOST_OF_MANY = 12, 2
 """How many wrong variables are looked into closely, and how many where there are many in all."""
 
-_BUDGET = 1000
-"""Evaluations for variables that a joint measurement left open; the rest stays inconclusive."""
+_FEW_MOVES = 2
+"""How often a search for a step goes on where each evaluation runs the step in Python."""
+
+_MANY = 32
+"""With more variables than this, few that are wrong are looked into closely."""
 
 _FINE_SPACING, _COARSE_SPACING = 2.0**-36, 2.0**-14
 """Where noise is looked for: far below any structure, unless float32 islands see no such change."""
 _QUIET = 1e-6
 """Where all gradients of a loss are smaller than this part of it, that part stands in for them."""
 
+
+NOT_REACHED = Judgement(
+    Verdict.INCONCLUSIVE, "unchecked", "It was not reached within the time_limit."
+)
+"""Of a variable that there was no time to measure."""
 
 _JUMPS = (
     "The tape's gradient is zero throughout, and the loss depends on this variable in jumps alone: "
@@ -103,6 +119,11 @@ class Examination:
         settings: the options of the check.
         progress: called as the examination goes on.
         verdicts_only: whether what is wrong need not be looked into closely. Defaults to False.
+
+    Attributes:
+        local: the losses that are examined unit by unit.
+        cut_short: whether there was no time for some of it.
+        uncomposed: whether there was no time to see if the loss contradicts the units.
     """
 
     def __init__(
@@ -122,10 +143,10 @@ class Examination:
         self._evaluated_before = objective.evaluations
         self._nudged: dict[int, Base | None] = {}
         self._jittered: dict[int, Base | None] = {}
-        self._screened: dict[int, Measurement] = {}
-        self._starts: dict[int, float] = {}
-        self._unresolved: dict[int, Measurement] = {}
-        self._until = objective.evaluations + _BUDGET
+        self.local: dict[int, LocalExamination] = {}
+        self.cut_short = self.uncomposed = False
+        self._like: dict[int, Line] = {}
+        self._right: dict[int, dict[int, Corrected]] = {}
         self._noise: dict[int, float] = {}
         self._everything: dict[int, Along | None] = {}
         self._scales = {
@@ -133,17 +154,16 @@ class Examination:
             for parameter in objective.parameters
         }
         self._tape_rounding = TAPE_ULPS * _PRECISION[objective.precision]
-        sizes = [self._sizes(loss) for loss in range(objective.steps)]
-        self._natural = [natural for natural, _ in sizes]
-        self._numbers = [numbers for _, numbers in sizes]
+        self._known_sizes: dict[int, tuple[float, float]] = {}
         in_step = [p for p in objective.parameters if p.loss < objective.steps]
-        self._many = len(in_step) > JOINT_FROM
+        self._many = len(in_step) > _MANY or objective.costly
         self._most = _MOST_OF_MANY if self._many else _MOST_LOOKED_INTO
         self._verdicts_only = verdicts_only
         self._localised = 0
         self._looks = 0
         self._tried_jumps = 0
-        self._loudest = [self._loudest_of(loss) for loss in range(len(base.losses))]
+        self._contradicting: set[int] = set()
+        self._known_loudest: dict[int, float] = {}
 
     @property
     def parity(self) -> ParityError | None:
@@ -153,7 +173,11 @@ class Examination:
 
     def _off_parity(self, loss: int) -> ParityError | None:
         value, trained = self.base.losses[loss], self.base.losses_as_trained[loss]
-        if not math.isfinite(value) or abs(value - trained) <= self.parity_limit(loss):
+        if not (math.isfinite(value) and math.isfinite(trained)):
+            return None
+        # What is within rounding of the loss itself is, however large the numbers it comes from.
+        nearby = abs(value - trained) <= _PARITY[self.objective.lowest] * abs(value)
+        if nearby or abs(value - trained) <= self.parity_limit(loss):
             return None
         return ParityError(
             "The float64 graph must compute the loss that is trained. Received: "
@@ -163,7 +187,8 @@ class Examination:
     @property
     def evaluations(self) -> int:
         """How often a loss was evaluated since the examination began."""
-        return self.objective.evaluations - self._evaluated_before
+        local = sum(local.locally.at.evaluations for local in self.local.values())
+        return self.objective.evaluations - self._evaluated_before + math.ceil(local)
 
     def examine(self) -> list[Finding]:
         """The findings for all trainable variables of the training step, one a variable."""
@@ -173,7 +198,10 @@ class Examination:
             if parameter.loss < self.objective.steps
             if parameter.within or parameter.variable.trainable
         ]
-        obstacles = [self._obstacle(loss) for loss in range(self.objective.steps)]
+        obstacles = [
+            self._in_time(partial(self._obstacle, loss), None)
+            for loss in range(self.objective.steps)
+        ]
         self.notes.extend(dict.fromkeys(o.note for o in obstacles if o is not None and o.note))
         if any(self.objective.draws):
             self.notes.append(
@@ -198,7 +226,10 @@ class Examination:
                 f"measured in their own precision: {some(self.objective.islands)}."
             )
         sizes = [entries(self.objective.parameters[position]) for position in positions]
-        self._screen([p for p in positions if obstacles[self.objective.parameters[p].loss] is None])
+        if self.settings.method != "full" and self.settings.epsilon == "auto":
+            for loss, obstacle in enumerate(obstacles):
+                if obstacle is None:
+                    self._in_time(partial(self.examine_locally, loss), None)
         found: dict[str, Finding] = {}
         for done, position in enumerate(positions):
             parameter = self.objective.parameters[position]
@@ -207,60 +238,70 @@ class Examination:
             else:
                 meter = _Meter(self.progress, parameter.path, done, len(positions), counting=False)
             finding = self.examine_one(position, obstacles[parameter.loss], meter.advance)
-            before = found.get(parameter.path)
-            if before is None or _outranks(finding, before):
-                found[parameter.path] = finding
+            keep(found, finding)
+        try:
+            self._contradicting |= set(filter(self._contradicted, self.local))
+        except TimeIsUpError:
+            self.uncomposed = True
+        for position in positions:
+            if self.objective.parameters[position].loss in self._contradicting:
+                keep(found, self.examine_one(position))
         return list(found.values())
 
-    def _screen(self, positions: Sequence[int]) -> None:
-        """Where there are many variables, measure jointly what is right; the rest remains."""
-        if self.settings.method == "full" or self.settings.epsilon != "auto":
-            return
-        for loss in range(self.objective.steps):
-            members = [
-                Member(position, parameter, gradient, self._scales[parameter])
-                for position in positions
-                for parameter, gradient in [
-                    (self.objective.parameters[position], self.base.gradients[position])
-                ]
-                if parameter.loss == loss and parameter.inputs and gradient is not None
-                if np.all(np.isfinite(gradient))
-                if gradient.shape == tuple(parameter.variable.shape)
-            ]
-            if len(members) <= JOINT_FROM:
+    def _contradicted(self, loss: int) -> bool:
+        """Whether the loss itself contradicts what the units say of its gradients."""
+        local = self.local[loss]
+        right = self._corrected(loss, local) if local.wrong else {}
+        members: dict[Parameter, Member] = {}
+        for position, parameter in enumerate(self.objective.parameters):
+            gradient = self.base.gradients[position]
+            if parameter.loss != loss or gradient is None or not parameter.inputs:
                 continue
-            self.progress("all variables together", 0, 1)
-            measure = partial(self._measure_group, loss)
-            for joined in measure_jointly(
-                members, measure, self._disagrees, loudest=self._loudest[loss]
-            ):
-                position = joined.position
-                judgement = self._judged_jointly(joined)
-                if judgement.verdict is Verdict.PASS:
-                    self._screened[position] = joined.measurement
-                else:
-                    if judgement.verdict is Verdict.INCONCLUSIVE:
-                        self._unresolved[position] = joined.measurement
-                    start = self.objective.first_step or FIRST_STEP
-                    self._starts[position] = min(joined.step, start)
-
-    def _measure_group(self, loss: int, name: str, group: Sequence[Member]) -> list[Joined]:
-        return measure_group(
-            self.objective,
-            self.base,
-            group,
-            self.settings,
-            name=name,
-            loudest=self._loudest[loss],
-            arithmetic=self._arithmetic(loss),
+            if local.wrong_behind(self.objective.held_by(parameter)):
+                if position not in right:
+                    return False
+                gradient = right[position].gradient
+            if gradient.shape != tuple(parameter.variable.shape):
+                return False
+            members[parameter] = Member(gradient, self._scales[parameter])
+        finite = all(np.all(np.isfinite(member.gradient)) for member in members.values())
+        plain = not any(wrong.source.leaf is not None for wrong in local.wrong)
+        return (
+            bool(members)
+            and finite
+            and plain
+            and disagrees(
+                self.objective,
+                self.base,
+                members,
+                self.settings,
+                Arithmetic(rounding=self._tape_rounding * max(1.0, abs(self.base.losses[loss]))),
+            )
         )
 
-    def _judged_jointly(self, joined: Joined) -> Judgement:
-        parameter = self.objective.parameters[joined.position]
-        return self._judged(joined.measurement, parameter.loss, self._scales[parameter])
+    def examine_locally(self, loss: int) -> None:
+        """Examine a loss unit by unit, where that can be done."""
+        at = self.objective.units_at(self.base, loss)
+        if at is None or loss in self.local:
+            return
+        self.progress("every layer by itself", 0, 0)
+        moving = self.objective.moving(self.base, loss, self.settings.seed)
+        self.local[loss] = LocalExamination(Locally(at, moving, self.settings), self.settings)
+        self.cut_short |= self.local[loss].cut_short
 
-    def _disagrees(self, joined: Joined) -> bool:
-        return self._judged_jointly(joined).verdict in (Verdict.FAIL, Verdict.SUSPECT)
+    def _in_time(self, action: Callable[[], _Result], otherwise: _Result) -> _Result:
+        """What comes of something; `otherwise` where there is no time for it."""
+        try:
+            return action()
+        except TimeIsUpError:
+            self.cut_short = True
+            return otherwise
+
+    def _loudest(self, loss: int) -> float:
+        """The largest scaled norm of a gradient of a loss, as far as it has one at all."""
+        if loss not in self._known_loudest:
+            self._known_loudest[loss] = self._loudest_of(loss)
+        return self._known_loudest[loss]
 
     def _loudest_of(self, loss: int) -> float:
         norms = [
@@ -272,7 +313,7 @@ class Examination:
         ]
         floors = [_QUIET * abs(self.base.losses[loss])]
         if loss < self.objective.steps:
-            floors.append(_VANISHED * self._natural[loss])
+            floors.append(_VANISHED * self._sizes(loss)[0])
         return max((norm for norm in (*norms, *floors) if math.isfinite(norm)), default=0.0)
 
     def _size_within(self, loss: int, reaches: Sequence[float]) -> float:
@@ -285,6 +326,12 @@ class Examination:
         return max(filter(math.isfinite, (here, *map(abs, line.at(places)))))
 
     def _sizes(self, loss: int) -> tuple[float, float]:
+        """The `_sizes_of` a loss, found once, and only where they matter."""
+        if loss not in self._known_sizes:
+            self._known_sizes[loss] = self._sizes_of(loss)
+        return self._known_sizes[loss]
+
+    def _sizes_of(self, loss: int) -> tuple[float, float]:
         """How large a loss is around here, and how large the numbers it is a difference of.
 
         Training makes losses vanish here, but not around. Where constants keep one small, as they
@@ -303,7 +350,8 @@ class Examination:
         if loss not in self._everything:
             parameters = [p for p in self.objective.parameters if p.loss == loss and p.inputs]
             moves = [(parameter, self._scales[parameter]) for parameter in parameters]
-            rng = generator(self.settings.seed, f"everything {loss}")
+            alike = any(parameter.moves_alike for parameter in parameters)
+            rng = generator(self.settings.seed, "everything" if alike else f"everything {loss}")
             directions = self.objective.around.drawn(rng, moves)
             line = self.objective.around.line(self.base, directions) if directions else None
             self._everything[loss] = None if line is None else Along(line)
@@ -337,17 +385,17 @@ class Examination:
         """How far rounding of the numbers it is a difference of may move a loss."""
         exact = self.objective.precision == "float64" and not self.objective.islands
         alone = loss >= self.objective.steps
-        size = max(1.0, abs(self.base.losses[loss])) if alone else self._numbers[loss]
+        size = max(1.0, abs(self.base.losses[loss])) if alone else self._sizes(loss)[1]
         return _ROUNDINGS * _PRECISION["float64" if exact else "float32"] * size
 
     def _rounding(self, loss: int) -> float:
         if loss >= self.objective.steps and self.objective.precision == "float64":
             return 0.0
-        size = self._natural[loss]
+        size = self._sizes(loss)[0]
         if loss in self.base.coarse:
-            return TAPE_ULPS * _PRECISION["float32"] * self._loudest[loss]
+            return TAPE_ULPS * _PRECISION["float32"] * self._loudest(loss)
         if self.objective.precision != "float64":
-            size += self._loudest[loss]
+            size += self._loudest(loss)
         return self._tape_rounding * size
 
     def _obstacle(self, loss: int) -> Judgement | None:
@@ -355,9 +403,13 @@ class Examination:
         value = self.base.losses[loss]
         if not math.isfinite(value):
             return Judgement(Verdict.FAIL, "non_finite", f"The loss is {value}.")
-        if self.objective.loss(loss, self.base.inputs) != self.objective.loss(
-            loss, self.base.inputs
-        ):
+        if not math.isfinite(trained := self.base.losses_as_trained[loss]):
+            note = (
+                f"The loss is {trained} in {self.objective.lowest}, in which it trains, though it "
+                f"is {value / self.base.scales[loss]:.3g} in float64."
+            )
+            return Judgement(Verdict.FAIL, "non_finite", note)
+        if self.objective.may_differ and self._differs(loss):
             what = some(self.objective.random_ops) or "an operation outside TensorFlow's seeds"
             return Judgement(
                 Verdict.INCONCLUSIVE,
@@ -375,6 +427,11 @@ class Examination:
         error = self._off_parity(loss)
         return None if error is None else Judgement(Verdict.INCONCLUSIVE, "", str(error))
 
+    def _differs(self, loss: int) -> bool:
+        """Whether two evaluations of a loss at one point differ."""
+        inputs = self.base.inputs
+        return self.objective.loss(loss, inputs) != self.objective.loss(loss, inputs)
+
     def parity_limit(self, loss: int) -> float:
         """How far training precision may move the loss: further where variables move it more.
 
@@ -382,11 +439,13 @@ class Examination:
         these are; so it counts as it would far from here.
         """
         lowest = self.objective.lowest
-        from_variables = _PARITY_SENSITIVITY * _PRECISION[lowest] * self._loudest[loss]
-        from_numbers = _ROUNDINGS * _PRECISION[lowest] * self._numbers[loss]
-        return max(_PARITY[lowest] * self._natural[loss] + from_variables, from_numbers)
+        from_variables = _PARITY_SENSITIVITY * _PRECISION[lowest] * self._loudest(loss)
+        from_numbers = _ROUNDINGS * _PRECISION[lowest] * self._sizes(loss)[1]
+        return max(_PARITY[lowest] * self._sizes(loss)[0] + from_variables, from_numbers)
 
-    def _target(self, parameter: Parameter, gradient: Any, base: Base, loudest: float) -> Target:
+    def _target(
+        self, parameter: Parameter, gradient: Any, base: Base, loudest: float, *, heard: bool = True
+    ) -> Target:
         value = self.objective.value(base, parameter)
         around, scale = self.objective.around, scale_of(value)
         return Target(
@@ -399,9 +458,10 @@ class Examination:
             at_zero=base.losses[parameter.loss],
             resolution=self.settings.thresholds.okay / 30,
             loudest=loudest,
-            arithmetic=self._arithmetic(parameter.loss, known=loudest > 0),
+            arithmetic=self._arithmetic(parameter.loss, known=heard and loudest > 0),
             bits=self.objective.bits,
             start=self.objective.first_step,
+            moves=_FEW_MOVES if self.objective.costly else MOST_MOVES,
             unit=scale,
         )
 
@@ -418,63 +478,193 @@ class Examination:
             obstacle: what makes its loss impossible to judge. Defaults to None.
             advance: called with the number of entries perturbed. Defaults to nothing.
         """
+        before = self._without_measuring(position, obstacle)
+        if before is not None:
+            return self._finding(position, None, before)
+        found = self._in_time(partial(self._measured, position, advance), None)
+        return self._finding(position, None, NOT_REACHED) if found is None else found
+
+    def _measured(self, position: int, advance: Callable[[int], None]) -> Finding:
+        """What the units say of a parameter, or the loss, where that contradicts them."""
+        trusted = self.objective.parameters[position].loss not in self._contradicting
+        found = self._from_units(position) if trusted else None
+        return self._through_the_loss(position, advance) if found is None else found
+
+    def _without_measuring(self, position: int, obstacle: Judgement | None) -> Judgement | None:
+        """The judgement of a parameter that needs no measuring, or allows none."""
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
-        scale = self.base.scales[parameter.loss]
-        loudest = self._loudest[parameter.loss]
-        target = self._target(parameter, gradient, self.base, loudest)
-        if position in self._starts:
-            target = replace(target, start=self._starts[position])
+        shape = tuple(parameter.variable.shape)
         if tf.as_dtype(parameter.variable.dtype).is_complex:
             note = "Variables of complex numbers are not measured."
-            judgement = Judgement(Verdict.INCONCLUSIVE, "unchecked", note)
-            return self._finding(target, parameter, None, judgement, scale)
-        if gradient is not None and gradient.shape != target.value.shape:
+            return Judgement(Verdict.INCONCLUSIVE, "unchecked", note)
+        if gradient is not None and gradient.shape != shape:
             note = (
                 f"The tape's gradient has shape {gradient.shape}, but the variable has shape "
-                f"{target.value.shape}."
+                f"{shape}."
             )
-            target = replace(target, gradient=None)
-            judgement = Judgement(Verdict.FAIL, "wrong_shape", note)
-            return self._finding(target, parameter, None, judgement, scale)
+            return Judgement(Verdict.FAIL, "wrong_shape", note)
         if gradient is not None and not np.all(np.isfinite(gradient)):
             count = int(np.size(gradient) - np.count_nonzero(np.isfinite(gradient)))
             note = f"{count} of {np.size(gradient)} entries of the tape's gradient are not finite."
-            return self._finding(
-                target, parameter, None, Judgement(Verdict.FAIL, "non_finite", note), scale
-            )
+            return Judgement(Verdict.FAIL, "non_finite", note)
         spoilt = self._spoilt_in_training(position)
         if spoilt:
-            judgement = Judgement(Verdict.FAIL, "non_finite", spoilt)
-            return self._finding(target, parameter, None, judgement, scale)
+            return Judgement(Verdict.FAIL, "non_finite", spoilt)
         if obstacle is not None:
-            return self._finding(target, parameter, None, replace(obstacle, note=""), scale)
-        if not parameter.inputs or target.value.size == 0:
-            judgement = Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
-            return self._finding(target, parameter, None, judgement, scale)
+            return replace(obstacle, note="")
+        if not parameter.inputs or math.prod(shape) == 0:
+            return Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
+        return None
 
-        measurement = self._screened.get(position) or self._affordable(position)
-        if measurement is None:
-            measurement = self._measure(target, parameter, advance)
-        if gradient is None:
-            dependent = depends(target, self.settings.seed)
-            if not dependent and self.objective.holds_back(parameter.loss):
-                uncut = self.objective.along(self.base, parameter, uncut=True)
-                dependent = depends(replace(target, displaced=uncut), self.settings.seed)
-            raised = self.base.errors[parameter.loss]
-            judgement = judge_missing(measurement, dependent, raised)
+    def _from_units(self, position: int) -> Finding | None:
+        """What the units that use a parameter say of it; None where they do not suffice."""
+        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
+        local = self.local.get(parameter.loss)
+        if local is None:
+            return None
+        leaves = self.objective.held_by(parameter)
+        sources = local.sources_of(leaves)
+        if not sources and gradient is None and not self.objective.holds_back(parameter.loss):
+            unused = Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
+            return self._finding(position, None, unused)
+        if gradient is None or not sources or local.is_unclear(leaves):
+            return None
+        if not np.any(gradient) and local.is_blocked(leaves):
+            return self._finding(position, None, Judgement(Verdict.FAIL, "blocked", _JUMPS))
+        if local.wrong_behind(leaves):
+            return self._before_wrong_units(position, local)
+        if not all(source.units for source in sources):
+            return None
+        target = local.target(sources)
+        measurement = local.measurement(sources, target.norm)
+        if measurement is not None:
+            look = Look(local.judged(measurement, target), measurement)
         else:
+            look = local.look(sources)
+        if look.judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT):
+            self._in_time(partial(local.accuse_users, sources), None)
+        judgement = self._on_kinks(look.judgement, local.kinks_behind(leaves))
+        judgement = self._but_latent(judgement, local.latent_behind(leaves))
+        judgement = self._drawn(parameter, judgement)
+        return self._finding(position, look.measurement, judgement, target)
+
+    def _before_wrong_units(self, position: int, local: LocalExamination) -> Finding | None:
+        """What the gradient of a parameter before wrong units is, and what it would be.
+
+        Of the first few it is measured through the loss besides.
+        """
+        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
+        right = self._corrected(parameter.loss, local).get(position)
+        if right is None or gradient is None:
+            return None
+        measurement = right.measurement(gradient)
+        judgement = self._judged(measurement, parameter.loss, self._scales[parameter])
+        target = None
+        if judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT) and self._looked_into:
+            loudest = self._loudest(parameter.loss)
+            target = self._target(parameter, gradient, self.base, loudest, heard=False)
+            # What is measured through the loss must be what it would be.
+            (line,) = measure_directions(
+                replace(target, gradient=right.gradient), 1, None, self.settings.seed
+            ).lines
+            if line.plainly_off:
+                return None
+            target = replace(target, known=right.gradient, known_bar=right.bar)
+        judgement = self._drawn(parameter, self._where_from(parameter, judgement))
+        return self._finding(position, measurement, judgement, target)
+
+    def _corrected(self, loss: int, local: LocalExamination) -> dict[int, Corrected]:
+        """The right gradients of the parameters before wrong units, found once for all of them."""
+        if loss not in self._right:
+            totals = {
+                position: total
+                for position, parameter in enumerate(self.objective.parameters)
+                if parameter.loss == loss
+                if local.wrong_behind(self.objective.held_by(parameter))
+                if (total := self.objective.total_of(position)) is not None
+            }
+            found = Correction(local).gradients(list(totals.values()))
+            self._right[loss] = {} if found is None else dict(zip(totals, found, strict=True))
+        return self._right[loss]
+
+    @staticmethod
+    def _but_latent(judgement: Judgement, paths: Sequence[str]) -> Judgement:
+        """The judgement, where units are wrong as soon as the loss has a gradient of their part."""
+        if not paths or judgement.verdict is not Verdict.PASS:
+            return judgement
+        where = some([name_of(path) for path in dict.fromkeys(paths)])
+        note = (
+            f"The loss hands no gradient back to {where} here. Given a random one, it hands on a "
+            "wrong one: so will it be as soon as the loss does."
+        )
+        return Judgement(Verdict.SUSPECT, "", note)
+
+    @staticmethod
+    def _on_kinks(judgement: Judgement, paths: Sequence[str]) -> Judgement:
+        """The judgement, with the kinks of the units that the gradient comes through."""
+        if not paths or judgement.verdict is not Verdict.PASS or judgement.reason:
+            return judgement
+        where = some([name_of(path) for path in paths])
+        note = (
+            f"The loss has a kink at this point, in {where}; a little aside both gradients agree."
+        )
+        return replace(judgement, reason="kink", note=note)
+
+    def _drawn(self, parameter: Parameter, judgement: Judgement) -> Judgement:
+        """The judgement, with the reason where random numbers were held fixed for it."""
+        plain = judgement.verdict is Verdict.PASS and not judgement.reason
+        draws = self.objective.draws[parameter.loss]
+        return replace(judgement, reason="stochastic") if plain and draws else judgement
+
+    def _through_the_loss(
+        self, position: int, advance: Callable[[int], None] = lambda _count: None
+    ) -> Finding:
+        """Measure a parameter's derivative through the whole loss."""
+        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
+        target = self._target(parameter, gradient, self.base, self._loudest(parameter.loss))
+        measurement: Measurement | None
+        if gradient is None:
+            judgement, measurement = self._missing(target, parameter, advance)
+        else:
+            measurement = self._measure(target, parameter, advance)
             judgement = self._judged(measurement, parameter.loss, target.scale)
             if self._jumps_alone(target, judgement):
                 judgement = Judgement(Verdict.FAIL, "blocked", _JUMPS)
             elif judgement.verdict is not Verdict.PASS:
-                judgement, measurement = self._second_look(position, judgement, measurement)
-        if judgement.verdict is Verdict.PASS and not judgement.reason and self._draws(parameter):
-            judgement = replace(judgement, reason="stochastic")
-        return self._finding(target, parameter, measurement, judgement, scale)
+                look = self._second_look(position, Look(judgement, measurement), target)
+                judgement, measurement = look.judgement, look.measurement
+        judgement = self._drawn(parameter, self._where_from(parameter, judgement))
+        return self._finding(position, measurement, judgement, target)
+
+    def _missing(
+        self, target: Target, parameter: Parameter, advance: Callable[[int], None]
+    ) -> tuple[Judgement, Measurement | None]:
+        """Judge a parameter for which the tape gave None; only the first are measured, too."""
+        dependent = depends(target, self.settings.seed)
+        if not dependent and self.objective.holds_back(parameter.loss):
+            uncut = self.objective.along(self.base, parameter, uncut=True)
+            dependent = depends(replace(target, displaced=uncut), self.settings.seed)
+        judgement = judge_missing(dependent, self.base.errors[parameter.loss])
+        closely = self._looked_into or self.settings.method == "full"
+        if not (dependent and closely):
+            return judgement, None
+        return judgement, self._measure(target, parameter, advance)
+
+    def _where_from(self, parameter: Parameter, judgement: Judgement) -> Judgement:
+        """The judgement, with a note that says where a wrong gradient comes from."""
+        local = self.local.get(parameter.loss)
+        if local is None or judgement.verdict is Verdict.PASS or judgement.note:
+            return judgement
+        wrong = local.wrong_behind(self.objective.held_by(parameter))
+        paths = list(dict.fromkeys(name_of(w.path) for w in wrong))
+        if not paths:
+            return judgement
+        note = f"The gradient comes through {some(paths)}, which hands on a wrong one."
+        return replace(judgement, note=note)
 
     def _judged(self, measurement: Measurement, loss: int, scale: float) -> Judgement:
         coarse = min(_COARSENESS * _PRECISION[self.objective.precision], _COARSEST)
-        loudest = self._loudest[loss]
+        loudest = self._loudest(loss)
         return judge_measurement(measurement, self.settings.thresholds, loudest, scale, coarse)
 
     def _spoilt_in_training(self, position: int) -> str:
@@ -493,20 +683,10 @@ class Examination:
             f"{self.objective.lowest}, in which it trains, though they are in float64."
         )
 
-    def _affordable(self, position: int) -> Measurement | None:
-        """What the joint measurement leaves open, once finding out more has cost too much.
-
-        Where noise or kinks hide the gradients of a large model jointly, they mostly do so one by
-        one, too, and much more slowly.
-        """
-        return self._unresolved.get(position) if self.objective.evaluations > self._until else None
-
-    def _draws(self, parameter: Parameter) -> bool:
-        return parameter.loss < self.objective.steps and self.objective.draws[parameter.loss]
-
     def _measure(
         self, target: Target, parameter: Parameter, advance: Callable[[int], None]
     ) -> Measurement:
+        self.objective.deadline.require_time()
         epsilon = None if self.settings.epsilon == "auto" else float(self.settings.epsilon)
         if self.settings.method == "full":
             limit = bytes_of(self.settings.memory_limit)
@@ -514,33 +694,48 @@ class Examination:
                 target, entries=self.objective.around.entries(self.base, parameter, limit)
             )
             return measure_every_coordinate(target, epsilon, advance)
-        directions = self.settings.directions
-        brief = self._many and (self._verdicts_only or self._localised >= self._most)
-        return measure_directions(target, directions, epsilon, self.settings.seed, brief=brief)
+        directions, seed = self.settings.directions, self.settings.seed
+        enough = self._verdicts_only or self.objective.costly or self._localised >= self._most
+        brief = self._many and enough
+        like = self._like.get(parameter.loss)
+        if brief and like is not None:
+            seen = glance(target, like, seed)
+            if seen is not None:
+                return seen
+        measurement = measure_directions(target, directions, epsilon, seed, brief=brief)
+        if measurement.lines and measurement.lines[0].plainly_off:
+            self._like.setdefault(parameter.loss, measurement.lines[0])
+        return measurement
 
-    def _second_look(
-        self, position: int, first: Judgement, here: Measurement
-    ) -> tuple[Judgement, Measurement]:
+    def _second_look(self, position: int, first: Look, target: Target) -> Look:
         """Judge again with a look a little aside; on a kink, what was measured there counts."""
-        parameter = self.objective.parameters[position]
-        deviating = [line for line in here.lines if line.deviates]
+        deviating = [line for line in first.measurement.lines if line.deviates]
         certain = bool(deviating) and all(map(settled, deviating))
         self._looks += 1
         if self._is_rounding(position):
-            return self._lost_in_rounding(), here
-        if not here.lines or (certain and self._looks > self._most):
-            return first, here
+            return Look(self._lost_in_rounding(), first.measurement)
+        if certain and self._looks > self._most:
+            return first
+        parameter = self.objective.parameters[position]
+        return look_again(
+            first,
+            target,
+            lambda: self._target_aside(position),
+            lambda measurement, there: self._judged(measurement, parameter.loss, there.scale),
+            directions=1 if self.objective.costly else self.settings.directions,
+            seed=self.settings.seed,
+            widely=self._looks <= _MOST_LOOKED_INTO and not self.objective.costly,
+            brief=self.objective.costly,
+        )
+
+    def _target_aside(self, position: int) -> Target | None:
+        """A parameter at the point a little aside; None where nothing is known there."""
+        parameter = self.objective.parameters[position]
         nudged = self._aside(parameter.loss)
         gradient = None if nudged is None else nudged.gradients[position]
         if nudged is None or gradient is None or not np.all(np.isfinite(gradient)):
-            return first, here
-        loudest = self._loudest[parameter.loss]
-        target = self._target(parameter, gradient, nudged, loudest)
-        aside = measure_directions(target, self.settings.directions, None, self.settings.seed)
-        nearby = self._judged(aside, parameter.loss, target.scale)
-        judgement = judge_second_look(first, here, nearby, self._share(position, here))
-        on_kink = judgement.verdict is Verdict.PASS and judgement.reason == "kink"
-        return judgement, aside if on_kink else here
+            return None
+        return self._target(parameter, gradient, nudged, self._loudest(parameter.loss))
 
     def _jumps_alone(self, target: Target, judgement: Judgement) -> bool:
         """Whether two gradients that are zero throughout are so because the loss has only jumps."""
@@ -561,7 +756,7 @@ class Examination:
         loss, scale = parameter.loss, self._scales[parameter]
         if gradient is None or loss >= self.objective.steps:
             return False
-        if np.linalg.norm(gradient) * scale > _QUIET_PART * self._loudest[loss]:
+        if np.linalg.norm(gradient) * scale > _QUIET_PART * self._loudest(loss):
             return False
         if loss not in self._jittered:
             self._jittered[loss] = self._moved(loss, _JITTER)
@@ -583,18 +778,6 @@ class Examination:
         except (TfcheckError, tf.errors.OpError):
             return None
 
-    def _share(self, position: int, here: Measurement) -> float | None:
-        """The share of kinks along many more directions, where those measured leave a doubt."""
-        deviating = [line for line in here.lines if line.deviates]
-        kinks = deviating and all(line.slope.has_kink for line in deviating)
-        if not kinks or not doubtful(deviating):
-            return 0.0
-        if self._looks > _MOST_LOOKED_INTO:
-            return None
-        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
-        target = self._target(parameter, gradient, self.base, self._loudest[parameter.loss])
-        return kink_share(measure_more(target, deviating[0].slope.step, self.settings.seed))
-
     def _aside(self, loss: int) -> Base | None:
         """The point a little aside, made once a loss; None where the step cannot run there."""
         if loss not in self._nudged:
@@ -603,30 +786,32 @@ class Examination:
 
     def _finding(
         self,
-        target: Target,
-        parameter: Parameter,
+        position: int,
         measurement: Measurement | None,
         judgement: Judgement,
-        scale: float,
+        target: Target | None = None,
     ) -> Finding:
+        parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
+        scale = self.base.scales[parameter.loss]
         path = parameter.path
         layer = path.rsplit("/", 1)[0] if "/" in path else path
         wrong = judgement.verdict in (Verdict.FAIL, Verdict.SUSPECT)
-        unused = judgement.reason == "unused"
+        known = gradient is not None and judgement.reason != "wrong_shape"
+        size = norm(np.zeros(0) if gradient is None else gradient) if known else math.nan
         report = VariableReport(
             path=path,
             layer=layer,
-            shape=target.value.shape,
+            shape=tuple(parameter.variable.shape),
             score=math.nan,
             verdict=judgement.verdict,
             reason=judgement.reason,
-            analytic_norm=target.norm / abs(scale) if target.gradient is not None else math.nan,
+            analytic_norm=size / abs(scale),
             numerical_norm=math.nan,
             error_bar=math.nan,
             note=judgement.note,
         )
         if measurement is None:
-            if unused:
+            if judgement.reason == "unused":
                 return Finding(replace(report, score=0.0, numerical_norm=0.0), 0.0, 0.0, 0.0)
             return Finding(report)
         report = replace(
@@ -634,10 +819,14 @@ class Examination:
             score=_score_shown(measurement, judgement.reason),
             numerical_norm=_numerical_norm_shown(measurement, judgement.reason) / abs(scale),
             error_bar=measurement.score_bar,
-            pattern=self._pattern(target, parameter, measurement) if wrong else "",
-            worst=self._worst_coordinates(target, scale) if wrong else (),
             detectable_error=self._detectable(measurement) / abs(scale),
         )
+        if wrong and target is not None:
+            report = replace(
+                report,
+                pattern=self._in_time(partial(self._pattern, target, parameter, measurement), ""),
+                worst=self._in_time(partial(self._worst_coordinates, target, scale), ()),
+            )
         squared = scale**2
         return Finding(
             report,
@@ -658,17 +847,18 @@ class Examination:
 
     def _pattern(self, target: Target, parameter: Parameter, measurement: Measurement) -> str:
         """How the gradient is wrong; only of the first few failing variables."""
-        if not self._looked_into or not measurement.lines:
+        if not self._looked_into or not (measurement.lines or target.known is not None):
             return ""
         others = {
             other.path: gradient
             for other, gradient in zip(self.objective.parameters, self.base.gradients, strict=True)
             if other.loss == parameter.loss and other is not parameter and gradient is not None
         }
-        return pattern_of(target, measurement.lines[0].slope.step / 4, others)
+        step = measurement.lines[0].slope.step / 4 if measurement.lines else FIRST_STEP
+        return pattern_of(target, step, others)
 
     def _worst_coordinates(self, target: Target, scale: float) -> tuple[Coordinate, ...]:
-        """The most deviating entries among those that bisection and the largest gradients point to.
+        """The most deviating entries among those that are likely to be wrong.
 
         Only of the first few failing variables: where one layer corrupts all before it, their
         entries tell nothing more.
@@ -676,9 +866,12 @@ class Examination:
         if not self._looked_into:
             return ()
         self._localised += 1
+        if target.known is not None:
+            return _known_coordinates(target, target.known, scale)
         coordinates = []
-        for index in suspicious_entries(target, _WORST_SHOWN):
-            line: Line = measure_coordinate(target, index)
+        search = not self.objective.costly
+        for index in suspicious_entries(target, _WORST_SHOWN if search else _FEW_SHOWN):
+            line: Line = measure_coordinate(target, index, search=search)
             unit = target.scale * scale
             analytic = math.nan if target.gradient is None else line.analytic / unit
             coordinates.append(
@@ -717,6 +910,23 @@ def parity(value: float, trained: float) -> float:
     if value == trained:
         return 0.0
     return abs(value - trained) / max(abs(value), abs(trained))
+
+
+def _known_coordinates(target: Target, right: Array, scale: float) -> tuple[Coordinate, ...]:
+    """The entries of a variable that are furthest from its right gradient."""
+    worst = loudest_entries(right - target.tape, _WORST_SHOWN)
+    bar = target.known_bar / abs(scale)
+    return tuple(
+        Coordinate(index, float(target.tape[index]) / scale, float(right[index]) / scale, bar)
+        for index in worst
+    )
+
+
+def keep(found: dict[str, Finding], finding: Finding) -> None:
+    """Keep a variable's finding, or the worse one, where there is one already."""
+    path = finding.report.path
+    if path not in found or _outranks(finding, found[path]):
+        found[path] = finding
 
 
 def _outranks(new: Finding, old: Finding) -> bool:

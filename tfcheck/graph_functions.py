@@ -35,6 +35,29 @@ class Excerpts:
         """The same graph with other nodes in the place of those of their names, or beside them."""
         return Excerpts(self._graph_def, nodes)
 
+    def node(self, name: str) -> Any:
+        """The node of a name."""
+        return self._nodes[name]
+
+    def assembled(
+        self, nodes: Iterable[Any], given: Mapping[str, tf.Tensor], wanted: Sequence[str]
+    ) -> list[tf.Tensor]:
+        """Import nodes that are made of this graph's into the current one.
+
+        Args:
+            nodes: the nodes.
+            given: tensors to put in the place of those of these names.
+            wanted: the names of the tensors that are wanted.
+        """
+        excerpt = tf.compat.v1.GraphDef()
+        excerpt.versions.CopyFrom(self._graph_def.versions)
+        excerpt.node.extend(nodes)
+        excerpt.library.function.extend(self._called(excerpt.node))
+        found: list[tf.Tensor] = tf.graph_util.import_graph_def(
+            excerpt, input_map=dict(given), return_elements=list(wanted), name=""
+        )
+        return found
+
     def imported(
         self, given: Mapping[str, tf.Tensor], wanted: Sequence[str], name: str
     ) -> list[tf.Tensor]:
@@ -147,8 +170,28 @@ def callable_part(
             fetches, [found[t.name] if t.name in found else given[t.name] for t in wanted]
         )
 
-    function = tf.function(evaluate, autograph=False, jit_compile=jit_compile)
-    return function.get_concrete_function(*(tf.TensorSpec(f.shape, f.dtype) for f in feeds))
+    specs = [tf.TensorSpec(f.shape, f.dtype) for f in feeds]
+    if not jit_compile:
+        return graph_function(evaluate, specs)
+    function = tf.function(evaluate, autograph=False, jit_compile=True)
+    return function.get_concrete_function(*specs)
+
+
+def graph_function(evaluate: Callable[..., Any], specs: Sequence[Any]) -> Callable[..., Any]:
+    """A Python function as a graph, to be called with arguments of just this structure.
+
+    What `tf.function` does about its arguments at every call takes longer than a small network.
+
+    Args:
+        evaluate: computes tensors from tensors.
+        specs: a structure of `tf.TensorSpec` for each of its arguments.
+    """
+
+    def packed(*tensors: tf.Tensor) -> Any:
+        return evaluate(*tf.nest.pack_sequence_as(list(specs), tensors))
+
+    wrapped = tf.compat.v1.wrap_function(packed, tf.nest.flatten(list(specs)))
+    return lambda *arguments: wrapped(*tf.nest.flatten(list(arguments)))
 
 
 def weighted_total(targets: Sequence[tf.Tensor], weights: Sequence[tf.Tensor | None]) -> tf.Tensor:

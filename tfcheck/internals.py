@@ -24,6 +24,9 @@ from tensorflow.python.data.ops.iterator_ops import OwnedIterator
 from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 
 # Where eager random operations get their seeds from, which moves a generator on.
+# Whether a tape that records sees a tensor: nothing public tells before the tape is asked.
+from tensorflow.python.eager.record import should_record_backprop
+
 # Operation definitions of functions' bodies have no public accessor: `tf.Operation.op_def` exists
 # only for operations of a graph, and a FunctionDef holds bare NodeDefs.
 from tensorflow.python.framework import op_def_registry, random_seed
@@ -124,6 +127,11 @@ def live_variable(variable: Any) -> Any:
     `keras.Variable.value` is it only outside of layers: within one it may be a cast tensor.
     """
     return variable._value if isinstance(variable, keras.Variable) else variable
+
+
+def is_watched(tensor: tf.Tensor) -> bool:
+    """Whether a tape that records now knows what a tensor was computed from."""
+    return bool(should_record_backprop([tensor]))
 
 
 def copy_mask(source: Any, target: Any) -> None:

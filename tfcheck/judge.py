@@ -100,25 +100,23 @@ def judge_measurement(
     return Judgement(verdict)
 
 
-def judge_missing(measurement: Measurement, dependent: bool, raised: str = "") -> Judgement:
+def judge_missing(dependent: bool, raised: str = "") -> Judgement:
     """Judge a variable for which the tape gave None.
 
     Args:
-        measurement: what was measured, with zero as the analytic gradient.
-        dependent: whether the loss changes when the variable moves far.
+        dependent: whether the loss changes when the variable moves.
         raised: what the tape raised instead of giving gradients. Defaults to `""`.
     """
-    deviating = any(line.deviates for line in measurement.lines)
-    if raised and (deviating or dependent):
+    if not dependent:
+        return Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
+    if raised:
         return Judgement(Verdict.FAIL, "blocked", f"The tape raises {raised}")
-    if deviating or dependent:
-        return Judgement(
-            Verdict.FAIL,
-            "blocked",
-            "The tape gives None, yet the loss depends on this variable: something on the way (an "
-            "argmax, a cast to integers, a stop_gradient, a NumPy call) blocks the gradient.",
-        )
-    return Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
+    return Judgement(
+        Verdict.FAIL,
+        "blocked",
+        "The tape gives None, yet the loss depends on this variable: something on the way (an "
+        "argmax, a cast to integers, a stop_gradient, a NumPy call) blocks the gradient.",
+    )
 
 
 def judge_second_look(

@@ -12,8 +12,9 @@ import keras
 import tensorflow as tf
 
 from tfcheck.errors import telling_line
-from tfcheck.internals import copy_mask, live_variable, recorded_losses, sublayers
+from tfcheck.internals import copy_mask, is_watched, live_variable
 from tfcheck.patching import put_in_place, threads_inherit, unreplaced
+from tfcheck.units import LOSS, Call, Division, divide
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class TapeCall:
         weights: scalars that the target was multiplied with or divided by.
         spans: while which operations of the graph, by their positions, the tape recorded; empty
             where that is not known.
+        division: the units that the targets are computed in; None where no graph is traced.
+        shares: the gradient of each tensor that the division has asked for, as for `gradients`.
     """
 
     targets: tuple[tf.Tensor, ...]
@@ -41,21 +44,8 @@ class TapeCall:
     names: tuple[str, ...] = ()
     weights: tuple[tf.Tensor, ...] = ()
     spans: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class LayerCall:
-    """One call of a layer within the step, differentiated by itself.
-
-    Attributes:
-        path: the layer's Keras path.
-        call: its outputs, weighted at random, against its inputs and its trainable variables.
-        children: the calls of other layers that were made in it.
-    """
-
-    path: str
-    call: TapeCall
-    children: tuple[LayerCall, ...]
+    division: Division | None = None
+    shares: tuple[tf.Tensor | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,9 +63,10 @@ class Recording:
 
     Attributes:
         tape_calls: the tapes' calls for variables.
-        loss_calls: the same losses against the outputs of the outermost layers, in the same order;
-            like `layer_calls` only where layers were listened to.
-        layer_calls: the layers' calls, inner ones before those they were made in.
+        graph: the graph that is traced; None where the step runs eagerly.
+        calls: the calls of layers and losses in it, outer ones before those made in them.
+        gates: the names of the operations that layers' inputs go through, and whether a tape
+            that records knows what they were computed from.
         applied: what the optimizers were given.
         loss_scales: scaled losses, each with the loss before.
         known: the model's Keras variables by the identity of the `tf.Variable` behind each, which
@@ -87,9 +78,9 @@ class Recording:
     """
 
     tape_calls: list[TapeCall] = field(default_factory=list)
-    loss_calls: list[TapeCall] = field(default_factory=list)
-    layer_calls: list[LayerCall] = field(default_factory=list)
-    outputs: list[tf.Tensor] = field(default_factory=list)
+    graph: Any = None
+    calls: list[Call] = field(default_factory=list)
+    gates: dict[str, bool] = field(default_factory=dict)
     applied: list[Applied] = field(default_factory=list)
     loss_scales: list[tuple[tf.Tensor, tf.Tensor]] = field(default_factory=list)
     known: Mapping[int, Any] = field(default_factory=dict)
@@ -117,6 +108,35 @@ class Recording:
         now = len(tf.compat.v1.get_default_graph().get_operations())
         return tuple((start, now if end is None else end) for start, end in spans)
 
+    @property
+    def tracing(self) -> bool:
+        """Whether what is made now belongs to the graph that is traced."""
+        return self.graph is not None and tf.compat.v1.get_default_graph() is self.graph
+
+    @contextlib.contextmanager
+    def calling(self, path: str) -> Iterator[None]:
+        """Note that what is made in the block belongs to a call of a layer or a loss."""
+        call = Call(path, self.graph.version)
+        self.calls.append(call)
+        try:
+            yield
+        finally:
+            call.end = self.graph.version
+
+    def division(self, targets: Any, sources: Sequence[Any]) -> Division | None:
+        """How targets divide into units, where they belong to the graph that is traced."""
+        tensors = [t for t in tf.nest.flatten(targets) if isinstance(t, tf.Tensor)]
+        if not self.tracing or not all(tensor.graph is self.graph for tensor in tensors):
+            return None
+        handles = {id(outside): inside for outside, inside in self.graph.captures}
+        leaves: dict[str, Any] = {}
+        for source in sources:
+            if not is_variable(source):
+                leaves[source.name] = None
+            elif id(handle := live_variable(source).handle) in handles:
+                leaves[handles[id(handle)].name] = source
+        return divide(self.graph, self.calls, self.gates, tensors, leaves)
+
     def known_as(self, variable: Any) -> Any:
         """The model's Keras variable, where this is the `tf.Variable` behind one."""
         return self.known.get(id(variable), variable)
@@ -141,6 +161,7 @@ def listening(recording: Recording) -> Iterator[None]:
         put(keras.Model, "compute_metrics", lambda _: lambda *_args, **_options: {})
         put(base, "apply_gradients", lambda _: _recorded_apply_gradients)
         put(keras.losses.Loss, "__call__", _noted_loss(recording))
+        put(keras.Layer, "__call__", _gated_layer(recording))
         for optimizer in (base, *_descendants(base)):
             if optimizer is base or "apply" in vars(optimizer):
                 put(optimizer, "apply", lambda _: _recorded_apply(recording))
@@ -168,15 +189,17 @@ def _recorded_gradient(recording: Recording) -> _Replacement:
             output_gradients: Any = None,
             unconnected_gradients: Any = _NONE,
         ) -> Any:
-            outputs = list(recording.outputs)
+            asked = [recording.known_as(s) for s in tf.nest.flatten(sources) if is_variable(s)]
+            division = recording.division(target, asked) if asked else None
+            behind = [] if division is None else list(division.behind)
             connected = unconnected_gradients in (_NONE, _NONE.value)
             others = _unasked(recording, sources) if connected else []
             raised = ""
             try:
-                result, to_outputs, to_others = original(
+                result, shares, to_others = original(
                     self,
                     target,
-                    [sources, outputs, others],
+                    [sources, behind, others],
                     output_gradients,
                     unconnected_gradients,
                 )
@@ -184,8 +207,8 @@ def _recorded_gradient(recording: Recording) -> _Replacement:
             except Exception as error:  # noqa: BLE001 - a finding; the step goes on with zeros
                 raised = what_raised(error)
                 result = tf.nest.map_structure(tf.zeros_like, sources)
-                found, to_outputs = [None] * len(tf.nest.flatten(sources)), [None] * len(outputs)
-                to_others = [None] * len(others)
+                found, shares = [None] * len(tf.nest.flatten(sources)), []
+                to_others, division = [None] * len(others), None
             recording.reached |= {
                 id(variable): variable
                 for variable, gradient in zip(others, to_others, strict=True)
@@ -194,25 +217,25 @@ def _recorded_gradient(recording: Recording) -> _Replacement:
             pairs = _pairs(recording, sources, found)
             if pairs:
                 call = _tape_call(pairs, target, output_gradients)
-                call = replace(call, error=raised, spans=recording.spans_of(self))
-                recording.tape_calls.append(call)
-                # One call each: an output may be computed from another.
-                recording.loss_calls += [
+                recording.tape_calls.append(
                     replace(
                         call,
-                        sources=(output,),
-                        gradients=(tf.convert_to_tensor(gradient),),
-                        error="",
-                        weights=(),
+                        error=raised,
+                        spans=recording.spans_of(self),
+                        division=division,
+                        shares=tuple(map(_dense, shares)),
                     )
-                    for output, gradient in zip(outputs, to_outputs, strict=True)
-                    if gradient is not None
-                ]
+                )
             return result
 
         return gradient
 
     return make
+
+
+def _dense(gradient: Any) -> tf.Tensor | None:
+    """A gradient that a tape found, with repeated rows of embeddings summed."""
+    return None if gradient is None else tf.convert_to_tensor(gradient)
 
 
 def _unasked(recording: Recording, sources: Any) -> list[Any]:
@@ -224,7 +247,7 @@ def _unasked(recording: Recording, sources: Any) -> list[Any]:
 def _pairs(recording: Recording, sources: Any, found: Sequence[Any]) -> list[tuple[Any, Any]]:
     """The variables among the sources of a tape, each with the gradient it found, dense."""
     return [
-        (recording.known_as(source), None if gradient is None else tf.convert_to_tensor(gradient))
+        (recording.known_as(source), _dense(gradient))
         for source, gradient in zip(tf.nest.flatten(sources), found, strict=True)
         if is_variable(source)
     ]
@@ -323,11 +346,57 @@ def _noted_loss(recording: Recording) -> _Replacement:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *args: Any, **options: Any) -> Any:
             recording.uses_loss_objects = True
-            return original(self, *args, **options)
+            with recording.calling(LOSS) if recording.tracing else contextlib.nullcontext():
+                return original(self, *args, **options)
 
         return call
 
     return make
+
+
+def _gated_layer(recording: Recording) -> _Replacement:
+    """Notes calls of layers in the graph that is traced, and puts gates before their inputs.
+
+    Calls inside loops and nested functions belong to other graphs and are left alone.
+    """
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+            if not recording.tracing:
+                return original(self, *args, **kwargs)
+            gates: dict[int, tf.Tensor] = {}
+            args, kwargs = tf.nest.map_structure(lambda leaf: _gated(leaf, gates), (args, kwargs))
+            for gate in gates.values():
+                names = (gate.op.name, gate.op.inputs[0].op.name)
+                recording.gates |= dict.fromkeys(names, is_watched(gate))
+            with recording.calling(self.path or self.name):
+                return original(self, *args, **kwargs)
+
+        return call
+
+    return make
+
+
+_LOOKED_THROUGH = frozenset({"Const", "Softmax", "Sigmoid"})
+"""What Keras looks for behind the inputs of its losses, and what may be read while tracing."""
+
+
+def _gated(leaf: Any, gates: dict[int, tf.Tensor]) -> Any:
+    """A float tensor of the graph behind two gates, the same for each tensor; all else as it is.
+
+    What comes back through the second, which reshapes a tensor to the shape it has, is a tensor of
+    its own, unlike an identity's gradient.
+    """
+    if not is_float(leaf) or not tf.is_symbolic_tensor(leaf) or leaf.op.type in _LOOKED_THROUGH:
+        return leaf
+    if id(leaf) not in gates:
+        gate = tf.ensure_shape(leaf, leaf.shape)
+        known = leaf.shape.is_fully_defined()
+        gate = tf.reshape(gate, leaf.shape if known else tf.shape(gate))
+        gate.set_shape(leaf.shape)
+        copy_mask(leaf, gate)
+        gates[id(leaf)] = gate
+    return gates[id(leaf)]
 
 
 def _recorded_scale(recording: Recording) -> _Replacement:
@@ -341,68 +410,6 @@ def _recorded_scale(recording: Recording) -> _Replacement:
         return scale_loss
 
     return make
-
-
-@contextlib.contextmanager
-def listening_to_layers(recording: Recording) -> Iterator[None]:
-    """Differentiate every layer call of the graph being traced by itself, where it is made.
-
-    Each layer gets its inputs through an identity, at which the graph can be cut, and a tape of its
-    own. Calls inside loops and nested functions belong to other graphs and are left alone.
-    """
-    graph = tf.compat.v1.get_default_graph()
-    stack: list[list[LayerCall]] = [[]]
-
-    def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-            if tf.compat.v1.get_default_graph() is not graph:
-                return original(self, *args, **kwargs)
-            inputs: list[tf.Tensor] = []
-            args, kwargs = tf.nest.map_structure(lambda leaf: cut(leaf, inputs), (args, kwargs))
-            stack.append([])
-            added_before = {id(loss) for loss in recorded_losses(self)[0]}
-            with tf.GradientTape() as tape:
-                tape.watch(inputs)
-                outputs = original(self, *args, **kwargs)
-            children = stack.pop()
-            added = [loss for loss in recorded_losses(self)[0] if id(loss) not in added_before]
-            targets = [leaf for leaf in (*tf.nest.flatten(outputs), *added) if is_float(leaf)]
-            sources = [*inputs, *self.trainable_variables]
-            if targets and sources:
-                layer_call = LayerCall(
-                    self.path or self.name,
-                    differentiated(tape, targets, sources),
-                    tuple(children),
-                )
-                recording.layer_calls.append(layer_call)
-                stack[-1].append(layer_call)
-            if len(stack) == 1:
-                outputs = tf.nest.map_structure(lambda leaf: cut(leaf, recording.outputs), outputs)
-            return outputs
-
-        return call
-
-    with contextlib.ExitStack() as undo:
-        put_in_place(undo, keras.Layer, "__call__", make)
-        yield
-
-
-def listen_to_regularizers(model: keras.Layer, recording: Recording) -> None:
-    """Differentiate the regularizer of every trainable variable by itself, as its layer's part."""
-    # Outer layers come first, so that the innermost one remains.
-    owners = {
-        id(variable): (layer, variable)
-        for layer in sublayers(model)
-        for variable in layer.trainable_variables
-    }
-    for layer, variable in owners.values():
-        if getattr(variable, "regularizer", None) is None:
-            continue
-        with tf.GradientTape() as tape:
-            target = tf.convert_to_tensor(variable.regularizer(variable))
-        if is_float(target):
-            call = differentiated(tape, [target], [variable])
-            recording.layer_calls.append(LayerCall(layer.path or layer.name, call, ()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -444,6 +451,7 @@ def noting_layers(calls: list[EagerCall]) -> Iterator[None]:
 
 
 def differentiated(
+    recording: Recording,
     tape: tf.GradientTape,
     targets: Sequence[tf.Tensor],
     sources: Sequence[Any],
@@ -452,6 +460,7 @@ def differentiated(
     """Ask a tape for gradients of randomly weighted targets, and take down what it does.
 
     Args:
+        recording: what was heard so far.
         tape: the tape.
         targets: what is differentiated.
         sources: tensors and variables to differentiate with respect to.
@@ -459,14 +468,25 @@ def differentiated(
     """
     differentiate = unreplaced(tf.GradientTape, "gradient")
     weights = [_cotangent(target, position) for position, target in enumerate(targets)]
+    division = recording.division(targets, sources)
+    behind = () if division is None else division.behind
     raised = ""
     try:
-        found = differentiate(tape, targets, list(map(live_variable, sources)), weights)
-        gradients = tuple(None if g is None else tf.convert_to_tensor(g) for g in found)
+        asked = [list(map(live_variable, sources)), list(behind)]
+        gradients, shares = differentiate(tape, targets, asked, weights)
     except Exception as error:  # noqa: BLE001 - whatever a tape raises is a finding
         raised = what_raised(error)
-        gradients = (None,) * len(sources)
-    return TapeCall(tuple(targets), tuple(weights), tuple(sources), gradients, raised, tuple(names))
+        gradients, shares, division = (None,) * len(sources), (), None
+    return TapeCall(
+        tuple(targets),
+        tuple(weights),
+        tuple(sources),
+        tuple(map(_dense, gradients)),
+        raised,
+        tuple(names),
+        division=division,
+        shares=tuple(map(_dense, shares)),
+    )
 
 
 def what_raised(error: Exception) -> str:

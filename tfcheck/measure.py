@@ -40,6 +40,24 @@ class Measurement:
     bar_square: float
     analytic_norm: float
 
+    @classmethod
+    def within(cls, size: float, gap: float, bar: float) -> Measurement:
+        """What is known of a gradient that is measured together with others.
+
+        Args:
+            size: ‖g‖.
+            gap: ‖ĝ − g‖, if all of the gap were its own.
+            bar: how large that may be for right gradients.
+        """
+        return cls(
+            lines=(),
+            gap_square=gap**2,
+            numerical_square=(size + gap) ** 2,  # it may be as large as that
+            analytic_square=size**2,
+            bar_square=bar**2,
+            analytic_norm=size,
+        )
+
     @property
     def numerical_norm(self) -> float:
         """‖ĝ‖: the exact ‖g‖, times how much longer ĝ is along the lines."""
@@ -81,7 +99,7 @@ def measure_directions(
     drawn = (target.drawn(rng) for _ in range(directions))
     if epsilon is not None:
         step = epsilon / target.scale
-        return _from_lines(target, [_at_step(target, direction, step) for direction in drawn])
+        return _from_lines(target, [at_step(target, direction, step) for direction in drawn])
     reference = target.scale * target.norm
     leader = target.line(next(drawn), reference)
     if brief and leader.plainly_off:
@@ -90,13 +108,41 @@ def measure_directions(
     return _from_lines(target, [leader, *followers])
 
 
+def glance(target: Movable, like: Line, seed: int) -> Measurement | None:
+    """One difference along one direction, where what was found elsewhere lets it tell enough.
+
+    Args:
+        target: the variable.
+        like: a line of the same loss, whose step and error bar are taken for this one's.
+        seed: seeds the direction.
+
+    Returns:
+        What was measured; None where the gap is not plainly larger than the bar.
+    """
+    direction = target.drawn(generator(seed, target.stream))
+    step = like.slope.step / 4
+    analytic, phi = target.along(direction, step)
+    ahead, behind = phi.at([step, -step])
+    value = (ahead - behind) / (2 * step)
+    part = abs(like.slope.truncation / like.slope.value) if like.slope.value else 0.0
+    slope = dataclasses.replace(
+        like.slope,
+        value=value,
+        truncation=part * abs(value),
+        forward=math.nan,
+        backward=math.nan,
+    )
+    line = Line(analytic, slope, abs(value - analytic), first_smooth=True)
+    return _from_lines(target, [line]) if line.plainly_off else None
+
+
 def measure_more(target: Movable, step: float, seed: int) -> list[Line]:
     """Lines along many more directions, all at one step, for what only many of them can tell."""
     rng = generator(seed, target.stream, "more")
-    return [_at_step(target, target.drawn(rng), step) for _ in range(_MANY)]
+    return [at_step(target, target.drawn(rng), step) for _ in range(_MANY)]
 
 
-def _at_step(target: Movable, direction: Any, step: float) -> Line:
+def at_step(target: Movable, direction: Any, step: float) -> Line:
     """Measure along a direction at one step, without a search."""
     analytic, slope = target.slope_at(direction, step)
     return Line(analytic, slope, abs(slope.value - analytic), slope.smooth)
@@ -110,9 +156,7 @@ def _follow(target: Movable, direction: Any, leader: Line, reference: float) -> 
     direction's own one-sided slopes.
     """
     if leader.plainly_off:
-        line = dataclasses.replace(
-            _at_step(target, direction, leader.slope.step), first_smooth=True
-        )
+        line = dataclasses.replace(at_step(target, direction, leader.slope.step), first_smooth=True)
         if line.plainly_off or line.gap <= line.slope.error_bar <= leader.slope.error_bar:
             return line
         return target.line(direction, reference, leader.slope.step)

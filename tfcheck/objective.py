@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -15,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfcheck.apart import Apart
+from tfcheck.apart_at import ApartAt
 from tfcheck.around import Around
 from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
 from tfcheck.constants import constants_of
+from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import BatchError, TfcheckError, TraceError, some, telling_line
 from tfcheck.graph_functions import (
@@ -30,15 +34,19 @@ from tfcheck.graph_functions import (
     weighted_total,
 )
 from tfcheck.internals import live_variable, variable_spec
+from tfcheck.lines import factors_of
 from tfcheck.listening import Recording, TapeCall, is_variable
 from tfcheck.nodes import all_nodes, meets, reachable
 from tfcheck.point import BATCH, NUDGE, Base, Parameter, as_floats, elsewhere, spread
 from tfcheck.promotion import PureGraph, purify
+from tfcheck.sources import Leaves, UndividedError
 from tfcheck.taking import require_nothing_taken
+from tfcheck.together import Promoted
 from tfcheck.tracing import TracedStep
 
 Array = npt.NDArray[np.float64]
 
+_LARGE = 2**13
 ISLAND_STEP = 2.0**-8
 """Where to begin the search for a step in a loss that is partly computed in float32."""
 
@@ -64,7 +72,7 @@ class Objective:
         lowest: lowest floating precision in the step as trained, such as `"float16"`.
         raw_variables: the trainable `tf.Variable` objects that the step reads, those behind Keras
             variables among them.
-        layer_calls: the layer calls, where layers were listened to; their losses come last.
+        apart: for each loss its units by themselves; None where they cannot be told apart.
         uses_loss_objects: whether a `keras.losses.Loss` is called, such as the compiled one.
         applied: what the optimizers are given in the traced graph, in the order of their calls.
         received: the variables, by identity, that an optimizer is given a gradient for.
@@ -76,10 +84,12 @@ class Objective:
         left_out: trainable variables that a tape is not asked for, though they stand in one line
             with those that it is asked for.
         evaluations: how often a loss was evaluated.
+        deadline: when evaluating it has to end; no point is evaluated after that.
         precision: the precision in which losses are evaluated.
         bits: how many bits of a variable that precision keeps.
         notes: sentences a reader should know about how it is evaluated.
         calls_python: whether a function of Python's is called whenever it is evaluated.
+        costly: whether evaluations cost so much that no more than is needed are made.
         first_step: where to begin the search for a step, relative to a variable's scale; None to
             go by the loss.
     """
@@ -88,6 +98,8 @@ class Objective:
     bits = 53
     notes: tuple[str, ...] = ()
     calls_python = False
+    costly = False
+    deadline: Deadline = UNLIMITED
     first_step: float | None
 
     def __init__(self, traced: TracedStep, *, once: bool = False) -> None:
@@ -96,12 +108,7 @@ class Objective:
         self.source = traced.source
         self.steps = len(recording.tape_calls)
         self.evaluations = 0
-        self._calls = [
-            *recording.tape_calls,
-            *recording.loss_calls,
-            *(layer_call.call for layer_call in recording.layer_calls),
-        ]
-        self.layer_calls = tuple(recording.layer_calls)
+        self._calls = list(recording.tape_calls)
         self.uses_loss_objects = recording.uses_loss_objects
         self.received = frozenset(id(applied.variable) for applied in recording.applied)
         self.applied = [
@@ -136,14 +143,8 @@ class Objective:
             traced.function.graph, self._calls, traced.placeholders, self._specs.keys()
         )
         self._build(graph_def, _unscaled(recording))
-        self._graph_def = graph_def if self.layer_calls else None
-        self._as_trained = AsTrained(
-            graph_def,
-            self._names,
-            self._specs,
-            self._calls[: self.steps],
-            differentiate=not self.layer_calls,
-        )
+        self._graph_def = graph_def
+        self._as_trained = AsTrained(graph_def, self._names, self._specs, self._calls)
         self._find_parameters()
         self.left_out = self._in_series(recording.reached.values())
 
@@ -156,7 +157,9 @@ class Objective:
         fetches += [tensor.name for tensor in (*cut_at, *unscaled) if tensor is not None]
         fetches += [applied.gradient.name for applied in self.applied]
         fetches += [weight.name for call in calls for weight in call.weights]
+        fetches += [tensor.name for call in calls for tensor in _of_units(call)]
         pure = purify(graph_def, self._specs, fetches, sources=[tensor.name for tensor in cut_at])
+        self._tensors = pure.tensors
         self.islands, self.random_ops = pure.islands, pure.random_ops
         self.first_step = ISLAND_STEP if pure.islands else None
         self._cuts = pure.cuts
@@ -218,10 +221,17 @@ class Objective:
             }
 
         whole = tf.compat.v1.wrap_function(imported, [])
+        self._graph = whole.graph
+        self._made: dict[int, Callable[..., Any]] = {}
         self._source = Excerpts(whole.graph.as_graph_def())
         self._outputs = whole.structured_outputs
         feeds = [whole.graph.as_graph_element(f"{self._names[index]}:0") for index in self._inputs]
         self._feeds = [*feeds, *self._outputs["held"]]
+        self.apart = [self._apart(loss, pure, whole.graph) for loss in range(len(calls))]
+        wanted = dict.fromkeys(
+            n for apart in self.apart if apart is not None for n in apart.fetches
+        )
+        self._outputs["units"] = {name: whole.graph.as_graph_element(name) for name in wanted}
         self._at_base = callable_part(self._source, feeds, self._outputs)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
         self._parts: dict[int, LossPart] = {}
@@ -239,6 +249,101 @@ class Objective:
                 *(w for call in calls for w in call.output_gradients if w is not None),
             )
         }
+
+    def _apart(self, loss: int, pure: PureGraph, graph: tf.Graph) -> Apart | None:
+        """The units of a loss by themselves, where they can be told apart."""
+        call = self._calls[loss]
+        placeholder_of = {id(outside): p.op.name for outside, p in self._captured}
+        totals: dict[str, str | None] = {}
+        variables: dict[str, int | None] = {}
+        for source, gradient in zip(call.sources, call.gradients, strict=True):
+            if tf.as_dtype(source.dtype).is_complex:
+                continue
+            total = None if gradient is None else pure.tensors[gradient.name]
+            if not is_variable(source):
+                held_by, which = [pure.tensors[source.name]], None
+            else:
+                name = placeholder_of.get(id(live_variable(source).handle), "")
+                held_by = [f"{name}:0"] if name in self._nodes else []
+                held_by += [cut.tensor for cut in pure.cuts if cut.variable == name]
+                which = id(source)
+            totals |= dict.fromkeys(held_by, total)
+            variables |= dict.fromkeys(held_by, which)
+        constants = {pure.tensors[tensor.name] for tensor in self.constants[loss]}
+        constants |= {cut.tensor for cut in pure.cuts} - totals.keys()
+        leaves = Leaves(totals, variables, frozenset(constants))
+        try:
+            return Apart(call, Promoted(graph, self._source, pure.tensors, self._feeds), leaves)
+        except UndividedError:
+            return None
+
+    def units_at(self, base: Base, loss: int) -> ApartAt | None:
+        """The units of a loss at a point by themselves; None where they cannot be told apart."""
+        apart = self.apart[loss]
+        if apart is None or not base.units:
+            return None
+        given = {feed.name: value for feed, value in zip(self._feeds, base.inputs, strict=True)}
+        return ApartAt(apart, {**given, **base.units}, self.deadline)
+
+    def given(self, base: Base, apart: Apart) -> dict[str, tf.Tensor]:
+        """What units are given at a point by variables, by the names of the tensors.
+
+        Args:
+            base: the point.
+            apart: the units.
+        """
+        given = {feed.name: value for feed, value in zip(self._feeds, base.inputs, strict=True)}
+        read = {s.name: given[s.leaf] for s in apart.sources if s.leaf is not None}
+        return {**base.units, **given, **read}
+
+    def total_of(self, position: int) -> str | None:
+        """The tensor of a parameter's gradient in the float64 graph; None where the tape has none.
+
+        Args:
+            position: the parameter's position.
+        """
+        parameter = self.parameters[position]
+        gradient = self._calls[parameter.loss].gradients[parameter.number]
+        return None if gradient is None else self._tensors[gradient.name]
+
+    @property
+    def may_differ(self) -> bool:
+        """Whether a loss may be another one when it is evaluated again at the same point."""
+        return self.calls_python or bool(self.random_ops or self.islands)
+
+    def held_by(self, parameter: Parameter) -> tuple[str, ...]:
+        """The names of the tensors that hold a parameter's value in the float64 graph."""
+        return tuple(self._feeds[position].name for position in parameter.inputs)
+
+    def moving(self, base: Base, loss: int, seed: int) -> dict[int, npt.NDArray[np.bool_]]:
+        """Where what units of a loss give each other changes when its variables do.
+
+        Args:
+            base: the point.
+            loss: the loss.
+            seed: seeds how the variables move.
+
+        Returns:
+            For each source, by its number, that only changes in places: where it does.
+        """
+        self.deadline.require_time()
+        apart = self.apart[loss]
+        made = [] if apart is None else [source for source in apart.sources if source.leaf is None]
+        if not made or not base.units:
+            return {}
+        if loss not in self._made:
+            tensors = [self._graph.as_graph_element(source.name) for source in made]
+            self._made[loss] = self._part(tensors, [loss])
+        try:
+            there = self._made[loss](self._nudged_inputs(base, loss, seed, NUDGE, quickly=True))
+        except tf.errors.OpError:
+            return {}
+        found = {}
+        for source, value in zip(made, there, strict=True):
+            changed = np.asarray(value) != np.asarray(base.units[source.name])
+            if not changed.all():
+                found[source.number] = changed
+        return found
 
     def _dropped(self, pure: PureGraph) -> frozenset[int]:
         """The losses of the step whose gradients nothing in it makes use of."""
@@ -289,26 +394,6 @@ class Objective:
         fed = list(dict.fromkeys(fed))
         names = [self._feeds[position].name for position in fed]
         return [fed[n] for n in self._source.used(names, [tensor.name for tensor in fetches])]
-
-    def losses_together(self, losses: Sequence[int]) -> Callable[[Sequence[tf.Tensor]], Array]:
-        """Several losses at once, as a function of the inputs; none may depend on another's cuts.
-
-        Args:
-            losses: indices of the losses.
-
-        Returns:
-            A function that gives the value of each, `nan` where an operation refuses the point.
-        """
-        part = self._part([self._outputs["losses"][loss] for loss in losses], losses)
-
-        def evaluate(inputs: Sequence[tf.Tensor]) -> Array:
-            self.evaluations += 1
-            try:
-                return np.array([float(value) for value in part(inputs)])
-            except tf.errors.OpError:
-                return np.full(len(losses), math.nan)
-
-        return evaluate
 
     def _find_parameters(self) -> None:
         position_of = {self._names[index]: position for position, index in enumerate(self._inputs)}
@@ -406,6 +491,7 @@ class Objective:
             applied=tuple(map(as_floats, found["applied"])),
             factors=_with_inverses(found["factors"]),
             gradients_as_trained=trained.gradients,
+            units=found.get("units", {}),
         )
 
     def aside(self, base: Base, seed: int) -> Base | None:
@@ -421,6 +507,7 @@ class Objective:
         Returns:
             The other point; None where the step cannot be evaluated there.
         """
+        self.deadline.require_time()
         inputs = [
             elsewhere(value, seed, self._label(self._names[index]))
             for index, value in zip(self._inputs, base.inputs, strict=False)
@@ -455,19 +542,33 @@ class Objective:
             batch: the batch of the point, for what it holds beside floats.
             base: the point.
         """
+        self.deadline.require_time()
         return self._as_trained.at(self._values_at(batch, base), self._drawn(base.inputs))
 
-    def layers_as_trained_at(self, batch: Batch, base: Base) -> list[tuple[Trained | None, ...]]:
-        """For each layer call its gradients in the precision that trains.
+    def units_as_trained(self, batch: Batch, base: Base, loss: int) -> dict[str, Trained]:
+        """What units of a loss give each other, and the gradients of it, in training precision.
 
         Args:
             batch: the batch of the point.
             base: the point.
+            loss: the loss.
+
+        Returns:
+            The values by the names of their tensors in the float64 graph.
         """
-        calls = [layer_call.call for layer_call in self.layer_calls]
-        trained = AsTrained(self._graph_def, self._names, self._specs, calls)
-        found = iter(trained.at(self._values_at(batch, base), self._drawn(base.inputs)).gradients)
-        return [tuple(next(found) for _ in call.gradients) for call in calls]
+        self.deadline.require_time()
+        call = self._calls[loss]
+        if call.division is None:
+            return {}
+        between = (*call.division.behind, *call.shares)
+        of_units = replace(call, gradients=between)
+        trained = AsTrained(self._graph_def, self._names, self._specs, [of_units])
+        found = trained.at(self._values_at(batch, base), self._drawn(base.inputs)).gradients
+        return {
+            self._tensors[tensor.name]: value
+            for tensor, value in zip(between, found, strict=True)
+            if tensor is not None and value is not None
+        }
 
     def compiled_at(self, batch: Batch, base: Base) -> Evaluated:
         """The same as `trained_at` where XLA compiles the step.
@@ -475,6 +576,7 @@ class Objective:
         Raises:
             TraceError: if XLA cannot.
         """
+        self.deadline.require_time()
         values = self._values_at(batch, base)
         return self._as_trained.compiled_at(values, self._drawn(base.inputs))
 
@@ -500,17 +602,6 @@ class Objective:
     def _drawn(self, point: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """The raw random numbers that a point holds fixed, by the names of their tensors."""
         return {ref: point[position] for ref, position in self._position_of_drawn.items()}
-
-    def paths_before(self, loss: int) -> set[str]:
-        """Paths of what the step is differentiated for and this loss is computed from."""
-        before = {node.name for node in reachable(self._nodes, self._targets[loss])}
-        feeding = {position for position, feed in enumerate(self._feeds) if feed.op.name in before}
-        return {
-            parameter.path
-            for parameter in self.parameters
-            if parameter.loss < self.steps
-            if parameter.inputs and parameter.inputs[0] in feeding
-        }
 
     def _run(self, inputs: Sequence[tf.Tensor]) -> dict[str, Any]:
         """Everything there is to know at a point, with the errors of tapes that cannot run."""
@@ -539,22 +630,42 @@ class Objective:
                 found["gradients"].append([None for g in call.gradients if g is not None])
         return {**found, "errors": tuple(errors)}
 
-    def nudged(self, base: Base, loss: int, seed: int, size: float = NUDGE) -> Base:
-        """One loss a little aside: all that it is differentiated with respect to moves at random.
+    def _nudged_inputs(
+        self, base: Base, loss: int, seed: int, size: float, *, quickly: bool = False
+    ) -> list[tf.Tensor]:
+        """The inputs where all that a loss is differentiated for moves a little at random.
 
-        A loss that is piecewise smooth has a derivative at almost every point, so a point drawn at
-        random near a kink sits on none. Only the loss asked for and its gradients are evaluated.
+        Args:
+            base: the point to move from.
+            loss: the loss.
+            seed: seeds the moves.
+            size: how far, relative to the scale of what moves.
+            quickly: whether moves of large variables are products of vectors. Defaults to False.
         """
         inputs = list(base.inputs)
         for parameter in self.parameters:
             if parameter.loss != loss or not parameter.inputs:
                 continue
             value = as_floats(base.inputs[parameter.inputs[0]])
-            change = size * gaussian(
-                generator(seed, parameter.stream, "nudge"), value.shape, scale_of(value)
-            )
+            rng = generator(seed, parameter.stream, "nudge")
+            if quickly and value.ndim > 1 and value.size > _LARGE:
+                inner, outer = factors_of(value.shape, transposed=False)
+                unit = size * scale_of(value)
+                change = unit * rng.standard_normal(inner) * rng.standard_normal(outer)
+            else:
+                change = size * gaussian(rng, value.shape, scale_of(value))
             for position in parameter.inputs:
                 inputs[position] = tf.constant(as_floats(base.inputs[position]) + change)
+        return inputs
+
+    def nudged(self, base: Base, loss: int, seed: int, size: float = NUDGE) -> Base:
+        """One loss a little aside: all that it is differentiated with respect to moves at random.
+
+        A loss that is piecewise smooth has a derivative at almost every point, so a point drawn at
+        random near a kink sits on none. Only the loss asked for and its gradients are evaluated.
+        """
+        self.deadline.require_time()
+        inputs = self._nudged_inputs(base, loss, seed, size)
         found = self._function("gradients", loss)(inputs)
         gradients = iter(spread(self._calls[loss], found))
         losses = list(base.losses)
@@ -568,6 +679,7 @@ class Objective:
                 next(gradients) if parameter.loss == loss else None for parameter in self.parameters
             ),
             errors=base.errors,
+            units=base.units,
         )
 
     def loss(self, index: int, inputs: Sequence[tf.Tensor]) -> float:
@@ -575,6 +687,7 @@ class Objective:
 
         It is `nan` where an operation refuses the point, such as a Cholesky decomposition.
         """
+        self.deadline.require_time()
         self.evaluations += 1
         try:
             return float(self._function("losses", index)(inputs))
@@ -591,6 +704,7 @@ class Objective:
         For a tape, and for `loss`, they are leaves of their own. Only of losses that hold something
         back: see `holds_back`.
         """
+        self.deadline.require_time()
         self.evaluations += 1
         if self._uncut is None:
             losses = self._outputs["losses"][: self.steps]
@@ -675,6 +789,13 @@ def _with_inverses(factors: Sequence[Sequence[Any]]) -> tuple[tuple[float, ...],
         tuple(f for value in of_loss if float(value) for f in (float(value), 1 / float(value)))
         for of_loss in factors
     )
+
+
+def _of_units(call: TapeCall) -> list[tf.Tensor]:
+    """The tensors between the units of a call's targets, and the gradients of them."""
+    if call.division is None:
+        return []
+    return [*call.division.behind, *(share for share in call.shares if share is not None)]
 
 
 def _tensors(call: TapeCall) -> list[tf.Tensor]:

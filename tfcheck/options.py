@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 from tfcheck._version import __version__
+from tfcheck.duration import seconds_of
 from tfcheck.errors import ArgumentError, ArgumentTypeError, rule
 from tfcheck.memory import bytes_of
 from tfcheck.report import Settings
@@ -44,6 +45,7 @@ def make_settings(
     seed: int,
     precision: float = PRECISION,
     memory_limit: int | str = "auto",
+    time_limit: float | str | None = None,
 ) -> Settings:
     """Check the options of a gradient check, before any work, and freeze them.
 
@@ -72,6 +74,7 @@ def make_settings(
         seed=whole_number("seed", seed, 0, LARGEST_SEED),
         precision=_precision(precision),
         memory_limit=memory(memory_limit),
+        time_limit=duration(time_limit),
         version=__version__,
     )
 
@@ -130,6 +133,11 @@ def memory(limit: int | str) -> int | str:
             rule("memory_limit must be at least 1MB", "memory_limit", limit, 'Try "2GB"')
         )
     return limit if isinstance(limit, str) else int(limit)
+
+
+def duration(limit: float | str | None) -> float | None:
+    """The seconds of a time limit, None for none; raises an `ArgumentError` for anything else."""
+    return None if limit is None else seconds_of("time_limit", limit)
 
 
 def _precision(precision: object) -> float:

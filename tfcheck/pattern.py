@@ -38,12 +38,7 @@ def pattern_of(target: Target, step: float, others: Mapping[str, Array]) -> str:
         return "The tape's gradient is zero throughout."
     rng = generator(0, target.stream, "pattern")
     directions = [gaussian(rng, target.value.shape, target.scale) for _ in range(_DIRECTIONS)]
-    numerical = np.array(
-        [
-            (target.displaced(step * d) - target.displaced(-step * d)) / (2 * step)
-            for d in directions
-        ]
-    )
+    numerical = np.array([_slope(target, direction, step) for direction in directions])
     if not np.all(np.isfinite(numerical)):
         return ""
 
@@ -75,6 +70,14 @@ def pattern_of(target: Target, step: float, others: Mapping[str, Array]) -> str:
             verb = "lacks" if factor > 0 else "has too much"
             return f"The tape's gradient {verb} {abs(factor):.4g} times {name}, as of a penalty."
     return ""
+
+
+def _slope(target: Target, direction: Array, step: float) -> float:
+    """The right slope along a direction."""
+    if target.known is not None:
+        return float(np.vdot(target.known, direction))
+    ahead, behind = target.displaced(step * direction), target.displaced(-step * direction)
+    return (ahead - behind) / (2 * step)
 
 
 def _arranged(gradient: Array) -> Iterator[tuple[str, Array]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Parameter:
         inputs: indices of the inputs that hold its value: the value itself, then any value
             assigned to it within the step. Empty where the step never reads it.
         number: its position among those of its loss.
+        moves_alike: whether it moves alike for all losses, which are then known by one run.
     """
 
     variable: Any
@@ -39,6 +40,7 @@ class Parameter:
     loss: int
     inputs: tuple[int, ...]
     number: int = 0
+    moves_alike: bool = False
 
     @property
     def stream(self) -> str:
@@ -46,6 +48,8 @@ class Parameter:
 
         Its path would not do: Keras numbers the names of layers through all models of a process.
         """
+        if self.moves_alike:
+            return f"all.{self.inputs[0]}"
         return f"{self.loss}.{self.number}"
 
     @property
@@ -71,6 +75,8 @@ class Base:
             their inverse, divided by.
         gradients_as_trained: the gradient of each parameter of the step's own losses in the
             training precision, None where it is unknown; empty where none is.
+        units: what units give each other, and the gradients of it, by the tensors' names; empty
+            where the tapes cannot run.
     """
 
     inputs: tuple[tf.Tensor, ...]
@@ -83,6 +89,7 @@ class Base:
     applied: tuple[Array, ...] = ()
     gradients_as_trained: tuple[Trained | None, ...] = ()
     factors: tuple[tuple[float, ...], ...] = ()
+    units: Mapping[str, tf.Tensor] = field(default_factory=dict)
 
     def factors_of(self, parameter: Parameter) -> tuple[float, ...]:
         """The scalars in the loss that a parameter of the step is differentiated for."""

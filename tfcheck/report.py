@@ -51,7 +51,8 @@ class Coordinate:
     Attributes:
         index: position in the variable, one integer an axis; `()` for a scalar.
         analytic: the derivative `GradientTape` gives; `nan` where the tape gave none.
-        numerical: the derivative by central differences.
+        numerical: the derivative by central differences; before a wrong layer, what the right
+            backward pass makes of the differences of that layer.
         error_bar: how far `numerical` may be from the true derivative.
     """
 
@@ -181,7 +182,8 @@ class ObjectiveSummary:
 class Settings:
     """The options a check ran with, as given to `tfcheck.check_gradients`.
 
-    `batch_size` and `batch_fingerprint` say on which batch: the same fingerprint, the same values.
+    `time_limit` is in seconds. `batch_size` and `batch_fingerprint` say on which batch: the same
+    fingerprint, the same values.
     """
 
     phase: str = "train"
@@ -193,6 +195,7 @@ class Settings:
     seed: int = 0
     precision: float = PRECISION
     memory_limit: int | str = "auto"
+    time_limit: float | None = None
     batch_size: int | None = None
     version: str = ""
     batch_fingerprint: str = ""

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import tensorflow as tf
 
+from tfcheck.deadline import TimeIsUpError
 from tfcheck.errors import TfcheckError, received, telling_line
 
 _Result = TypeVar("_Result")
@@ -17,24 +18,33 @@ class Stages:
 
     Attributes:
         notes: what was not carried out, and why, a sentence each.
-        broken: whether one of them failed by a mistake in here, so that what it would have found
-            is unknown.
+        cut_short: what there was no time for.
+        broken: whether one that may accuse failed by a mistake in here, or was cut short, so that
+            what it would have found is unknown.
     """
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.cut_short: list[str] = []
         self.broken = False
 
-    def run(self, what: str, stage: Callable[[], _Result], otherwise: _Result) -> _Result:
+    def run(
+        self, what: str, stage: Callable[[], _Result], otherwise: _Result, *, accuses: bool = True
+    ) -> _Result:
         """Carry out a stage; note it where that is not possible.
 
         Args:
             what: what the stage does, as in "the search for the culprit".
             stage: does it.
             otherwise: its result where it cannot be done.
+            accuses: whether it may find something wrong with what else would pass. Defaults to
+                True.
         """
         try:
             return stage()
+        except TimeIsUpError:
+            self.cut_short.append(what)
+            self.broken |= accuses
         except (TfcheckError, tf.errors.OpError) as error:
             reason = received(error) if isinstance(error, TfcheckError) else _first(error)
             self.notes.append(f"Left out: {what}, since this is not possible here ({reason}).")

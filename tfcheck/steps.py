@@ -157,7 +157,7 @@ def layer_step(layer: keras.Layer, call: Callable[[Any], Any], *, eager: bool = 
             for position in range(len(inputs))
         ]
         names += [variable.path for variable in layer.trainable_variables]
-        recording.tape_calls[:] = [differentiated(tape, targets, sources, names)]
+        recording.tape_calls[:] = [differentiated(recording, tape, targets, sources, names)]
 
     return Step(layer, "layer", run, eager)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfcheck.directions import Array, generator
 from tfcheck.entries import Entries, one_by_one
-from tfcheck.measure import Measurement
+from tfcheck.measure import Measurement, at_step
 from tfcheck.target import NOISE_MARGIN, Line, Target
 
 _REFINED = 256
@@ -112,10 +112,19 @@ def _sweep_bars(probes: list[Line], numerical: Array, step: float) -> Array:
     return np.asarray(roundoff + truncation * np.abs(numerical))
 
 
-def measure_coordinate(target: Target, index: tuple[int, ...]) -> Line:
-    """Measure one entry of a variable, with a search for its step."""
+def measure_coordinate(target: Target, index: tuple[int, ...], *, search: bool = True) -> Line:
+    """Measure one entry of a variable.
+
+    Args:
+        target: the variable.
+        index: the entry.
+        search: whether to look for its step, rather than to take the one the target knows.
+            Defaults to True.
+    """
     direction = np.zeros(target.value.shape)
     direction[index] = target.scale
+    if not search and target.start is not None:
+        return at_step(target, direction, target.start)
     gradient = 0.0 if target.gradient is None else float(target.gradient[index])
     reference = target.scale * max(
         abs(gradient), target.norm / math.sqrt(max(target.value.size, 1))

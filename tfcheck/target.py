@@ -13,6 +13,7 @@ import numpy as np
 
 from tfcheck.differences import (
     FIRST_STEP,
+    MOST_MOVES,
     SMALLEST_STEP,
     Along,
     Slope,
@@ -128,6 +129,7 @@ class Movable(ABC):
             which a gradient of zero is judged.
         arithmetic: what is known of the loss's noise and rounding.
         start: a step known to suit the loss around this point, None where none is.
+        moves: how often a search for a step goes on to another one.
     """
 
     stream: str
@@ -136,6 +138,7 @@ class Movable(ABC):
     loudest: float
     arithmetic: Arithmetic = Arithmetic()
     start: float | None = None
+    moves: int = MOST_MOVES
 
     @property
     @abstractmethod
@@ -209,8 +212,9 @@ class Movable(ABC):
 
         wanted = self.wanted(reference)
         start = self.first_step(reference) if first_step is None else first_step
-        first, best = measure_slope(measure, wanted, start, enough=enough)
-        if start > FIRST_STEP and not (best.error_bar <= _USEFUL * reference or enough(best)):
+        first, best = measure_slope(measure, wanted, start, enough=enough, moves=self.moves)
+        useful = best.error_bar <= _USEFUL * reference or enough(best)
+        if start > FIRST_STEP and self.moves == MOST_MOVES and not useful:
             # What is too coarse a step for a loss with jumps may be right for one with noise.
             best = better(best, measure_slope(measure, wanted, FIRST_STEP)[1])
         if not abs(best.value - analytic[best.step]) <= best.error_bar:
@@ -255,6 +259,8 @@ class Target(Movable):
         draw: draws a random direction; None for Gaussian ones.
         values_along: the loss along a direction, at several places at once; None for one by one.
         entries: the loss where single entries are perturbed, many at once; None for one by one.
+        known: the right gradient, where it is known already; None where it is not.
+        known_bar: how far that may be off, as a norm.
     """
 
     displaced: Displaced
@@ -265,6 +271,8 @@ class Target(Movable):
     draw: Callable[[np.random.Generator], Direction] | None = None
     values_along: Callable[[Direction], Values] | None = None
     entries: Entries | None = None
+    known: Array | None = None
+    known_bar: float = 0.0
 
     @property
     def scale(self) -> float:

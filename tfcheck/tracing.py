@@ -20,12 +20,7 @@ import tensorflow as tf
 from tfcheck.batch import Batch
 from tfcheck.errors import BatchError, ModelError, NoTapeError, TraceError, telling_line
 from tfcheck.internals import TF_FUNCTION_KIND, live_variable, traced_anew
-from tfcheck.listening import (
-    Recording,
-    listen_to_regularizers,
-    listening,
-    listening_to_layers,
-)
+from tfcheck.listening import Recording, listening
 from tfcheck.patching import put_in_place
 from tfcheck.silence import dropout_off
 from tfcheck.steps import Step
@@ -51,13 +46,12 @@ class TracedStep:
     source: str
 
 
-def trace(step: Step, batch: Batch, *, layers: bool = False) -> TracedStep:
+def trace(step: Step, batch: Batch) -> TracedStep:
     """Trace a step once on a batch, dropout silenced, nothing executed.
 
     Args:
         step: the step of a built model or layer.
         batch: the batch whose shapes and dtypes to trace with.
-        layers: whether to differentiate every layer call by itself, too. Defaults to False.
 
     Raises:
         BatchError: if the model rejects the batch.
@@ -65,10 +59,10 @@ def trace(step: Step, batch: Batch, *, layers: bool = False) -> TracedStep:
         NoTapeError: if it differentiates no variable.
         TraceError: if it cannot be traced.
     """
-    function, recording = _trace(step, batch, layers=layers)
+    function, recording = _trace(step, batch)
     if not _in_one_graph(function, recording):
         # A tape under @tf.function of its own works in another graph; written out, it does not.
-        function, recording = _trace(step, batch, layers=layers, functions=functions_written_out)
+        function, recording = _trace(step, batch, functions=functions_written_out)
     if not recording.tape_calls:
         require_tape(recording, step, idle=step.own and not _updates(function, recording, step))
     if not _in_one_graph(function, recording):
@@ -122,7 +116,6 @@ def _trace(
     step: Step,
     batch: Batch,
     *,
-    layers: bool,
     functions: Callable[[], AbstractContextManager[None]] | None = None,
 ) -> tuple[Any, Recording]:
     """Trace a step once, listening."""
@@ -131,10 +124,8 @@ def _trace(
 
     @tf.autograph.experimental.do_not_convert
     def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
-        with listening_to_layers(recording) if layers else contextlib.nullcontext():
-            step.run(batch.pack(tensors), recording)
-        if layers:
-            listen_to_regularizers(step.owner, recording)
+        recording.graph = tf.compat.v1.get_default_graph()
+        step.run(batch.pack(tensors), recording)
         return []
 
     with (

@@ -200,6 +200,7 @@ class _Comparison:
             for loss, (there, here, scale) in enumerate(
                 zip(self._compiled.losses, self._plain.losses, self._base.scales, strict=False)
             )
+            if math.isfinite(there) or math.isfinite(here)
             if not abs(there - here) <= self._examination.parity_limit(loss)
         ]
 

@@ -17,11 +17,13 @@ from rich.console import Console
 
 from tfcheck.scripts.bench import (
     coordinates,
+    depth,
     directions,
     forward,
     growth,
     machine,
     memory,
+    networks,
     plots,
     steps,
     table,
@@ -34,7 +36,17 @@ COMMAND = "python -m tfcheck.scripts.bench"
 WIDTH_WITHOUT_TERMINAL = 140
 SUBJECTS = {
     module.SUBJECT.name: module.SUBJECT
-    for module in (coordinates, directions, forward, tracing, steps, memory, growth)
+    for module in (
+        coordinates,
+        directions,
+        forward,
+        tracing,
+        steps,
+        memory,
+        networks,
+        depth,
+        growth,
+    )
 }
 
 

@@ -54,7 +54,7 @@ def cnn(image: int, filters: list[int], hidden: int, batch: int) -> Arrays:
     return Arrays(_normal((batch, image, image, 1)), _labels(batch), _weights(shapes))
 
 
-def residual(layers: int, width: int, batch: int) -> Arrays:  # noqa: ARG001 - one signature
+def residual(width: int, batch: int, **_sizes: Any) -> Arrays:
     """The batch of the residual network."""
     return Arrays(_normal((batch, width)), _labels(batch))
 
@@ -62,15 +62,28 @@ def residual(layers: int, width: int, batch: int) -> Arrays:  # noqa: ARG001 - o
 TOKENS, LENGTH = 1000, 32
 
 
-def transformer(blocks: int, batch: int) -> Arrays:  # noqa: ARG001 - one signature
+def transformer(batch: int, **_sizes: Any) -> Arrays:
     """The batch of the transformer encoder: token numbers."""
-    tokens = np.random.default_rng(1).integers(TOKENS, size=(batch, LENGTH))
-    return Arrays(tokens.astype("int32"), _labels(batch))
+    return Arrays(_tokens((batch, LENGTH), TOKENS), _labels(batch))
 
 
-def resnet50(image: int, batch: int) -> Arrays:
-    """The batch of ResNet50."""
+def language(vocabulary: int, length: int, batch: int, **_sizes: Any) -> Arrays:
+    """The batch of a language model: tokens, and a token to be found at each place."""
+    labels = np.random.default_rng(2).integers(vocabulary, size=(batch, length))
+    return Arrays(_tokens((batch, length), vocabulary), labels)
+
+
+def application(image: int, batch: int, **_sizes: Any) -> Arrays:
+    """The batch of a network of Keras: square images."""
     return Arrays(_normal((batch, image, image, 3)), _labels(batch))
+
+
+grouped = application
+"""The batch of the convolutional network in groups."""
+
+
+def _tokens(shape: tuple[int, int], vocabulary: int) -> Array:
+    return np.random.default_rng(1).integers(vocabulary, size=shape).astype("int32")
 
 
 def _normal(shape: tuple[int, ...]) -> Array:

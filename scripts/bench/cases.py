@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+WRONG_LAYER = "wrong_backward"
+"""The name of the layer whose backward pass is wrong, in models that have one."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -25,6 +28,11 @@ class Case:
     def arguments(self) -> dict[str, Any]:
         """What a measuring function is given."""
         return {"model": self.model, "sizes": self.sizes}
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it has a layer whose backward pass is wrong."""
+        return bool(self.sizes.get("wrong") or self.sizes.get("wrong_after"))
 
 
 def mlp(*widths: int, batch: int = 32) -> Case:
@@ -51,9 +59,16 @@ def cnn(image: int, filters: Sequence[int], hidden: int, batch: int = 32) -> Cas
     return Case(f"CNN {image}×{image}, batch {batch}", "cnn", sizes)
 
 
-def residual(layers: int, width: int = 32, batch: int = 32) -> Case:
-    """So many tanh layers, each added to what it is given, and an output layer."""
-    sizes = {"layers": layers, "width": width, "batch": batch}
+def residual(layers: int, width: int = 32, batch: int = 32, *, wrong: bool = False) -> Case:
+    """So many tanh layers, each added to what it is given, and an output layer.
+
+    Args:
+        layers: how many.
+        width: units of each. Defaults to 32.
+        batch: number of samples. Defaults to 32.
+        wrong: whether the backward pass of a layer in the middle is wrong. Defaults to False.
+    """
+    sizes = {"layers": layers, "width": width, "batch": batch, "wrong": wrong}
     return Case(f"{layers} residual layers of {width}", "residual", sizes)
 
 
@@ -63,14 +78,22 @@ def transformer(blocks: int = 2, batch: int = 32) -> Case:
     return Case(f"transformer encoder, batch {batch}", "transformer", sizes)
 
 
-def resnet50(image: int = 64, batch: int = 2) -> Case:
-    """ResNet50 of Keras, with random weights."""
-    label = f"ResNet50 {image}×{image}×3, batch {batch}"
-    return Case(label, "resnet50", {"image": image, "batch": batch})
+def application(name: str, image: int, batch: int = 2, *, wrong_after: str = "") -> Case:
+    """A network of `keras.applications`, with random weights.
+
+    Args:
+        name: its function's.
+        image: pixels along a side.
+        batch: number of images. Defaults to 2.
+        wrong_after: a layer behind which one with a wrong backward pass is put. Defaults to none.
+    """
+    sizes = {"name": name, "image": image, "batch": batch, "wrong_after": wrong_after}
+    return Case(f"{name} {image}×{image}×3, batch {batch}", "application", sizes)
 
 
 MLP = mlp(784, 128, 10)
 CNN = cnn(28, (8, 16), 96)
+RESNET50 = application("ResNet50", 64)
 TINY_MLP = mlp(32, 8, 10)
 TINY_CNN = cnn(12, (2, 4), 8)
 
@@ -108,7 +131,7 @@ class Effort:
         """One of each kind."""
         if self.quick:
             return TINY_MLP, TINY_CNN
-        return MLP, CNN, transformer(), resnet50()
+        return MLP, CNN, transformer(), RESNET50
 
     @property
     def repetition(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Growth: seconds of a repeated check against parameters, layers and batch."""
+"""Growth: seconds of a repeated check against parameters and batch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from tfcheck.scripts.bench.results import Row, Subject
 
 
 def rows(effort: Effort) -> Iterator[Row]:
-    """Four series: what grows, and by which method."""
+    """Three series: what grows, and by which method."""
     quick = effort.quick
     for what, method, series in (
         ("parameters", "directions", [_wide(10**k) for k in range(3, 6 if quick else 9)]),
-        ("layers", "directions", _layers((2, 8) if quick else (2, 5, 10, 20, 50, 100, 200))),
         ("batch", "directions", _batches((1, 16) if quick else (1, 4, 16, 64, 256, 1024, 4096))),
         ("parameters", "full", [_wide(n) for n in _numbers(quick)]),
     ):
@@ -78,10 +77,6 @@ def _wide(parameters: int) -> tuple[float, Case]:
     return parameters, cases.mlp(width, width, width, 10)
 
 
-def _layers(numbers: Sequence[int]) -> list[tuple[float, Case]]:
-    return [(number, cases.residual(number)) for number in numbers]
-
-
 def _batches(sizes: Sequence[int]) -> list[tuple[float, Case]]:
     return [(size, cases.mlp(784, 128, 10, batch=size)) for size in sizes]
 
@@ -89,8 +84,8 @@ def _batches(sizes: Sequence[int]) -> list[tuple[float, Case]]:
 SUBJECT = Subject(
     name="growth",
     title="Growth",
-    how="Seconds of a repeated check: of MLPs of growing width, of growing numbers of residual "
-    "layers of 32 units, and of the 784-128-10 MLP on growing batches.",
+    how="Seconds of a repeated check: of MLPs of growing width, and of the 784-128-10 MLP on "
+    "growing batches.",
     ratio="",
     plotted="value",
     logarithmic=True,

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 PACKAGES = ("tfcheck", "tensorflow", "keras", "numpy", "torch", "jax")
+NOT_INSTALLED = "not installed"
 
 
 def facts() -> dict[str, str]:
@@ -53,4 +54,4 @@ def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED

@@ -28,12 +28,12 @@ def full_check(model: str, sizes: dict[str, Any], limit: int | str | None) -> An
     from tfcheck.scripts.bench.checkers import checker
     from tfcheck.scripts.bench.models import build
 
-    _load_everything()
+    load_everything()
     options = {} if limit is None else {"memory_limit": limit}
     check, batch = checker(build(model, sizes), method="full", **options)
-    traced = peak_above(lambda: check.objective(batch))
+    traced = peak_of(lambda: check.objective(batch))
     reports: list[Any] = []
-    peak = peak_above(lambda: reports.append(check.check(batch)))
+    peak = peak_of(lambda: reports.append(check.check(batch)))
     note = f"tracing took {traced / MIB:.0f} MiB; verdict {reports[0].verdict}"
     return {"bytes": peak, "note": note}
 
@@ -43,34 +43,47 @@ def default_check(model: str, sizes: dict[str, Any]) -> Answer:
     from tfcheck.scripts.bench.checkers import checker
     from tfcheck.scripts.bench.models import build
 
-    _load_everything()
+    load_everything()
     check, batch = checker(build(model, sizes))
-    return {"bytes": peak_above(lambda: check.check(batch))}
+    return {"bytes": peak_of(lambda: check.check(batch))}
 
 
 def training_step(model: str, sizes: dict[str, Any]) -> Answer:
     """Peak memory of a first training step, tracing included, above what the model takes."""
     from tfcheck.scripts.bench.models import build
 
-    _load_everything()
+    load_everything()
     built = build(model, sizes)
-    return {"bytes": peak_above(lambda: built.model.train_on_batch(built.x, built.y))}
+    return {"bytes": peak_of(lambda: built.model.train_on_batch(built.x, built.y))}
 
 
-def peak_above(work: Callable[[], object]) -> int:
+def peak_of(work: Callable[[], object]) -> int:
     """Bytes of resident memory that some work takes at its peak, above the level before it."""
+    level = memory_now()
+    if level is None:
+        raise CannotMeasureError("peak memory can be measured on Linux only")
+    work()
+    return _resident("VmHWM") - level
+
+
+def memory_now() -> int | None:
+    """Bytes of resident memory, from which on a peak is looked for; None where nobody tells."""
     clear = Path("/proc/self/clear_refs")
     if not clear.exists():
-        raise CannotMeasureError("peak memory can be measured on Linux only")
+        return None
     gc.collect()
     # What was freed but is still held would hide as much of what the work takes.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-    before = _resident("VmRSS")
+    level = _resident("VmRSS")
     clear.write_text("5", encoding="ascii")
-    work()
-    return _resident("VmHWM") - before
+    return level
+
+
+def peak_above(level: int | None) -> int | None:
+    """Bytes of resident memory at its peak since `memory_now` told the level, above that."""
+    return None if level is None else _resident("VmHWM") - level
 
 
 def _resident(name: str) -> int:
@@ -81,7 +94,7 @@ def _resident(name: str) -> int:
     return 1024 * int(found[1])
 
 
-def _load_everything() -> None:
+def load_everything() -> None:
     """Check and train a tiny model: what libraries load and keep on first use is not measured."""
     from tfcheck.scripts.bench.checkers import checker
     from tfcheck.scripts.bench.models import build
@@ -129,7 +142,7 @@ def _trained(effort: Effort) -> tuple[Case, ...]:
         cases.mlp(2048, 2048, 2048, 10, batch=256),
         cases.cnn(28, (8, 16), 96, batch=1024),
         cases.transformer(batch=256),
-        cases.resnet50(batch=32),
+        cases.application("ResNet50", 64, batch=32),
     )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from tfcheck.scripts.bench import arrays
+from tfcheck.scripts.bench import arrays, large
+from tfcheck.scripts.bench.wrong_layer import WrongBackward
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,10 @@ def _cnn(numbers: arrays.Arrays, sizes: dict[str, Any]) -> keras.Model:
 
 def _residual(numbers: arrays.Arrays, sizes: dict[str, Any]) -> keras.Model:
     x = inputs = keras.Input(numbers.x.shape[1:])
-    for _ in range(sizes["layers"]):
+    for number in range(sizes["layers"]):
         x = x + layers.Dense(sizes["width"], activation="tanh")(x)
+        if sizes["wrong"] and number == sizes["layers"] // 2:
+            x = WrongBackward()(x)
     x = layers.LayerNormalization()(x)
     return keras.Model(inputs, layers.Dense(arrays.CLASSES)(x))
 
@@ -114,19 +117,12 @@ def _transformer(numbers: arrays.Arrays, sizes: dict[str, Any]) -> keras.Model:
     return keras.Model(inputs, layers.Dense(arrays.CLASSES)(x))
 
 
-def _resnet50(numbers: arrays.Arrays, sizes: dict[str, Any]) -> keras.Model:  # noqa: ARG001
-    return keras.applications.ResNet50(
-        weights=None,
-        input_shape=numbers.x.shape[1:],
-        classes=arrays.CLASSES,
-        classifier_activation=None,
-    )
-
-
 MODELS: dict[str, Callable[[arrays.Arrays, dict[str, Any]], keras.Model]] = {
     "mlp": _mlp,
     "cnn": _cnn,
     "residual": _residual,
     "transformer": _transformer,
-    "resnet50": _resnet50,
+    "language": large.language,
+    "application": large.application,
+    "grouped": large.grouped,
 }

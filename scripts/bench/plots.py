@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfcheck.scripts.bench.depth import DEVIATION, EACH, LEAST
+from tfcheck.scripts.bench.networks import IN_PASSES, WRONG
 from tfcheck.scripts.bench.results import Row, Section
 from tfcheck.scripts.bench.table import quantity, times
 
@@ -40,7 +43,7 @@ def draw(folder: Path, sections: Mapping[str, Section]) -> None:
     for section in sections.values():
         with mpl.rc_context(STYLE):
             figure = Figure(layout="constrained")
-            (_growth if section.name == "growth" else _dots)(figure, section)
+            DRAWN.get(section.name, _dots)(figure, section)
             figure.savefig(folder / f"{section.name}.svg", metadata={"Date": None})
 
 
@@ -130,3 +133,55 @@ def _growth(figure: Figure, section: Section) -> None:
     for axes in panels[len(series) :]:
         axes.remove()
     figure.suptitle(section.title, fontweight="bold", x=0.01, ha="left")
+
+
+def _networks(figure: Figure, section: Section) -> None:
+    """A dot for each network: its repeated check in forward passes, right ones above wrong ones."""
+    shown = [row for row in section.rows if row.what == IN_PASSES]
+    rows = [
+        row.replaced(case=WRONG if row.case.endswith(WRONG) else "right", what=_short(row.case))
+        for row in shown
+    ]
+    title = f"{section.title}: a repeated check, in forward passes in float64"
+    _dots(figure, replace(section, rows=tuple(rows), title=title, ratio="forward passes"))
+
+
+def _short(label: str) -> str:
+    return label.removesuffix(f", {WRONG}")
+
+
+def _depth(figure: Figure, section: Section) -> None:
+    """Seconds above forward passes, for each series; no axis is logarithmic, so lines are lines."""
+    series = list(dict.fromkeys(row.case for row in section.rows))
+    figure.set_size_inches(9, 6)
+    panels = figure.subplots(2, len(series), squeeze=False)
+    for name, (seconds, passes) in zip(series, panels.T, strict=True):
+        rows = [row for row in section.rows if row.case == name]
+        fitted = {row.what: row.value for row in rows if row.size is None and row.value is not None}
+        points = [row for row in rows if row.size and row.value and row.ratio]
+        layers = [row.size or 0.0 for row in points]
+        seconds.set_title(name, fontsize=10, fontweight="bold")
+        seconds.plot(layers, [row.value for row in points], "o", color=OWN)
+        if EACH in fitted:
+            line = [fitted[LEAST] + fitted[EACH] * each for each in layers]
+            seconds.plot(layers, line, "--", color=PEER, label=_fit(fitted))
+            seconds.legend(frameon=False, fontsize=8)
+        passes.plot(layers, [row.ratio for row in points], "o-", color=OWN)
+        for axes, label in ((seconds, "seconds"), (passes, "forward passes of the model")):
+            axes.set_xlabel("layers")
+            axes.set_ylabel(label)
+            axes.set_xlim(left=0)
+            axes.set_ylim(bottom=0)
+            axes.grid(color=PALE, linewidth=0.6)
+    figure.suptitle(f"{section.title}: a repeated check", fontweight="bold", x=0.01, ha="left")
+
+
+def _fit(fitted: Mapping[str, float]) -> str:
+    """The line in words: what it starts from, what a layer adds, and how well that describes it."""
+    least, each, off = fitted[LEAST], fitted[EACH], fitted[DEVIATION]
+    said = f"{quantity(least, 's')} + {quantity(each, 's')} a layer"
+    return f"{said};\nno point is further off than {quantity(off, '%')}"
+
+
+DRAWN = {"growth": _growth, "networks": _networks, "depth": _depth}
+"""How sections are drawn that have not a dot for each row."""

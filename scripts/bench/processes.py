@@ -1,4 +1,4 @@
-"""Every measurement is made in a process of its own, which answers with one line of JSON.
+"""Every measurement is made in a process of its own, which answers with lines of JSON.
 
 TensorFlow, PyTorch and JAX each start thread pools and keep memory; in one process they would
 disturb each other.
@@ -48,7 +48,7 @@ def ask(task: str, *, timeout: float, **arguments: Any) -> Answer:
         arguments: what it is called with; JSON must be able to hold it.
 
     Returns:
-        Its answer; one with nothing but a `note` where there is none.
+        Its answer; where it did not come to its end, a `note` why, and what it had answered before.
     """
     package = PEERS.get(task.partition(":")[0])
     if package is not None and not installed(package):
@@ -64,12 +64,22 @@ def ask(task: str, *, timeout: float, **arguments: Any) -> Answer:
             env=environment(),
             stdin=subprocess.DEVNULL,
         )
-    except subprocess.TimeoutExpired:
-        return {"note": f"stopped after {timeout:.0f} s"}
-    lines = [line for line in finished.stdout.splitlines() if line.startswith(MARK)]
-    if finished.returncode or not lines:
+    except subprocess.TimeoutExpired as stopped:
+        # As bytes, even of a process whose output is text.
+        output = bytes(stopped.stdout or b"").decode(errors="replace")
+        return {**_answered(output), "note": f"stopped after {timeout:.0f} s"}
+    answer = _answered(finished.stdout)
+    if finished.returncode or not answer:
         # What went wrong is for the eye only: it may name folders of this machine.
         sys.stderr.write(finished.stderr[-3000:])
-        return {"note": f"failed: the process ended with {finished.returncode}"}
-    answer: Answer = json.loads(lines[-1].removeprefix(MARK))
+        return {**answer, "note": f"failed: the process ended with {finished.returncode}"}
+    return answer
+
+
+def _answered(output: str) -> Answer:
+    """What a process has answered, all at once or bit by bit."""
+    answer: Answer = {}
+    for line in output.splitlines():
+        if line.startswith(MARK):
+            answer |= json.loads(line.removeprefix(MARK))
     return answer

@@ -21,7 +21,7 @@ class Row:
         case: the model and batch, or what grows.
         what: the tool and what it does.
         value: the number; None where there is none, and then `note` says why.
-        unit: `"s"`, `"B"` or `""`.
+        unit: `"s"`, `"B"`, `"%"` or `""`.
         per_parameter: seconds for each checked parameter.
         ratio: compared with another row; the section says which.
         goal: what `value` or `ratio` should be.

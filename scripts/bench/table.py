@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -27,7 +27,7 @@ def quantity(value: float | None, unit: str) -> str:
     if unit == "s":
         scale, name = next((s for s in _SECONDS if abs(value) >= s[0]), _SECONDS[-1])
         return f"{_digits(value / scale)} {name}"
-    return f"{value:.2f}"
+    return f"{value:.0f} %" if unit == "%" else f"{value:.2f}"
 
 
 def times(value: float | None) -> str:
@@ -63,13 +63,18 @@ def _goal(row: Row, quick: bool) -> str:
     return f"{row.goal} {'?' if row.met is None else '✓' if row.met else '✗'}"
 
 
+def is_busy(section: Section) -> bool:
+    """Whether something else ran before the first measurement, so that times are in doubt."""
+    return section.load is not None and section.load > BUSY
+
+
 def circumstances(section: Section) -> str:
     """When and how a section was measured, in a sentence or two."""
     taken = (
         f"{section.seconds / 60:.0f} min" if section.seconds >= 90 else f"{section.seconds:.0f} s"
     )
     said = f"Measured on {section.date} by `{section.command}`, in {taken}."
-    if section.load is not None and section.load > BUSY:
+    if is_busy(section):
         said += f" The machine was busy before (load average {section.load:.1f})."
     if section.quick:
         said += " A trial with --quick, on smaller models and samples: no goal is judged."
@@ -117,7 +122,8 @@ def write(folder: Path, sections: Mapping[str, Section]) -> None:
 def _lines(sections: Mapping[str, Section]) -> Iterator[str]:
     yield "# Benchmark"
     yield ""
-    yield "Made by `python -m tfcheck.scripts.bench`; every number is measured, times are medians."
+    yield "Made by `python -m tfcheck.scripts.bench`; every number is measured; times are medians,"
+    yield "unless a section says otherwise."
     machines = {_machine(section) for section in sections.values()}
     if len(machines) == 1:
         yield f"Measured on {machines.pop()}."
@@ -126,9 +132,9 @@ def _lines(sections: Mapping[str, Section]) -> Iterator[str]:
         if machines:
             yield f"Measured on {_machine(section)}."
         cells = columns(section)
-        yield from ("", _line(list(cells)), _line(["---"] * len(cells)))
-        for line in zip(*cells.values(), strict=True):
-            yield _line(line)
+        yield from ("", line(list(cells)), line(["---"] * len(cells)))
+        for row in zip(*cells.values(), strict=True):
+            yield line(row)
         yield from ("", f"![{section.title}]({section.name}.svg)")
 
 
@@ -136,5 +142,6 @@ def _machine(section: Section) -> str:
     return ", ".join(f"{name} {value}" for name, value in section.machine.items())
 
 
-def _line(cells: list[str] | tuple[str, ...]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A line of a table in Markdown."""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -181,6 +181,7 @@ def params(settings: Settings) -> dict[str, str]:
         "seed": settings.seed,
         "precision": settings.precision,
         "memory_limit": settings.memory_limit,
+        "time_limit": settings.time_limit,
         "batch_size": settings.batch_size,
         "batch_fingerprint": settings.batch_fingerprint,
         "expected_mismatch": ", ".join(settings.expected_mismatch),

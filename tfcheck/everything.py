@@ -1,0 +1,163 @@
+"""All variables of a loss at once: whether what was found of each composes to the loss's slopes.
+
+Random directions in everything do not conspire: where the loss's slopes along a few of them are
+what the gradients of all variables together say, the gradients are the loss's. Variables are
+weighted so that each is heard.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tfcheck.differences import Along
+from tfcheck.directions import Array, generator, norm, representable
+from tfcheck.judge import settled
+from tfcheck.lines import Direction, Factors, slope_along
+from tfcheck.objective import Objective
+from tfcheck.point import Base, Parameter
+from tfcheck.report import Settings
+from tfcheck.target import Arithmetic, Line, Movable
+
+_DIRECTIONS = 2
+_LARGEST_WEIGHT = 64.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A variable that takes part.
+
+    Attributes:
+        gradient: its gradient.
+        scale: size of a natural change of it.
+    """
+
+    gradient: Array
+    scale: float
+
+    @property
+    def loudness(self) -> float:
+        """How much a natural change of the variable changes the loss."""
+        return self.scale * norm(self.gradient)
+
+
+def disagrees(
+    objective: Objective,
+    base: Base,
+    members: Mapping[Parameter, Member],
+    settings: Settings,
+    arithmetic: Arithmetic,
+) -> bool:
+    """Whether the loss's slopes along directions in everything are surely not the gradients'.
+
+    Args:
+        objective: the objective.
+        base: the point.
+        members: the variables of one loss, each with its gradient.
+        settings: the options of the check.
+        arithmetic: what is known of the loss's rounding.
+    """
+    loudest = max((member.loudness for member in members.values()), default=0.0)
+    if not loudest:
+        return False
+    units = {
+        # Powers of two, so that what is exact in these units is exact in the variables' own.
+        parameter: 2.0 ** round(math.log2(_weight(member, loudest) * member.scale))
+        for parameter, member in members.items()
+    }
+    (loss,) = {parameter.loss for parameter in members}
+    everything = _Everything(
+        stream=f"composed {loss}",
+        at_zero=base.losses[loss],
+        resolution=settings.thresholds.concerning / 10,
+        loudest=loudest,
+        arithmetic=arithmetic,
+        start=objective.first_step,
+        objective=objective,
+        base=base,
+        members=members,
+        units=units,
+    )
+    rng = generator(settings.seed, everything.stream)
+    return any(_surely_off(everything, everything.drawn(rng)) for _ in range(_DIRECTIONS))
+
+
+def _surely_off(everything: _Everything, direction: dict[Parameter, Direction]) -> bool:
+    """Whether the slope along a direction is off, by more than its bar and not by kinks.
+
+    Few steps are tried: where the loss is chaotic or full of kinks, no step would tell.
+    """
+    first = everything.first_step(everything.norm)
+    lines = []
+    for step in (first / part for part in _STEPS):
+        analytic, slope = everything.slope_at(direction, step)
+        line = Line(analytic, slope, abs(slope.value - analytic), slope.smooth)
+        if not (line.plainly_off and settled(line)) or slope.has_kink:
+            return False
+        lines.append(line)
+    gaps = [line.slope.value - line.analytic for line in lines]
+    bars = [line.slope.error_bar for line in lines]
+    return abs(gaps[-1] - gaps[-2]) <= sum(bars[-2:])
+
+
+_STEPS = (1.0, 64.0, 4096.0)
+
+
+def _weight(member: Member, loudest: float) -> float:
+    return min(_LARGEST_WEIGHT, loudest / member.loudness) if member.loudness else 1.0
+
+
+@dataclass(frozen=True)
+class _Everything(Movable):
+    """Variables of one loss that move together; its other attributes are `Movable`'s.
+
+    Attributes:
+        objective: the objective.
+        base: the point.
+        members: the variables.
+        units: how far each moves where a direction is 1.
+    """
+
+    objective: Objective
+    base: Base
+    members: Mapping[Parameter, Member]
+    units: Mapping[Parameter, float]
+
+    @property
+    def scale(self) -> float:
+        """One: directions have the scale of each variable."""
+        return 1.0
+
+    @cached_property
+    def norm(self) -> float:
+        """The norm of all gradients together, in the units of the variables."""
+        return math.hypot(*(norm(m.gradient) * self.units[p] for p, m in self.members.items()))
+
+    def drawn(self, rng: np.random.Generator) -> dict[Parameter, Direction]:
+        """A random direction in all of them."""
+        return self.objective.around.drawn(rng, self.units.items())
+
+    def along(
+        self, direction: dict[Parameter, Direction], smallest_step: float
+    ) -> tuple[float, Along]:
+        """The slope that the gradients say, and the loss, where `smallest_step` is exact."""
+        exact: dict[Parameter, Direction] = {}
+        for parameter, move in direction.items():
+            exact[parameter] = (
+                move
+                if isinstance(move, Factors)
+                else representable(
+                    move,
+                    self.objective.value(self.base, parameter),
+                    smallest_step,
+                    self.objective.bits,
+                )
+            )
+        slope = math.fsum(
+            slope_along(move, self.members[parameter].gradient) for parameter, move in exact.items()
+        )
+        return slope, Along(self.objective.around.line(self.base, exact))
