@@ -181,6 +181,18 @@ def test_places_are_counted_and_a_graph_is_built_once(built: list[Together]) -> 
     assert len(built) == 1
 
 
+def test_what_stands_still_before_a_layer_that_blocks_is_known() -> None:
+    """The loss as a whole is given what units are given that the tape has no gradient of."""
+    frozen = layers.Dense(5, "tanh", trainable=False)
+    rounded = layers.Lambda(lambda x: tf.round(4 * x), output_shape=(4,))
+    flat = layers.Flatten()
+    model = keras.Sequential(
+        [keras.Input((6, 6, 2)), flat, frozen, layers.Dense(4), rounded, layers.Dense(3)]
+    )
+    objective, base = at(model)
+    assert_same(objective, base, [p for p in objective.parameters if p.inputs])
+
+
 def test_a_place_that_is_refused_is_nan_alone() -> None:
     """Where an operation refuses one place of a line, the others keep their values."""
 

@@ -10,18 +10,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
 
-from tfcheck.graph_functions import callable_part
 from tfcheck.listening import TapeCall
 from tfcheck.nodes import OF_SHAPES, canonical
 from tfcheck.sources import Leaves, Output, Source, UndividedError, kernel_of
 from tfcheck.together import Assembly, Derivative, Promoted, Together, moved_name
 
-_FOREVER = frozenset({"Const"})
 _KINKED = frozenset(
     {
         *("Relu", "Relu6", "LeakyRelu", "Selu", "Elu", "Abs", "Maximum", "Minimum", "Max", "Min"),
@@ -47,6 +44,7 @@ class Apart:
         targets: what the loss is a sum of.
         giving: the units that give anything that moves.
         kernels: the sources, by number, that are large kernels.
+        parts: parts of the step's graph, as functions.
         fetches: the names of the tensors to evaluate at a point.
 
     Raises:
@@ -78,21 +76,14 @@ class Apart:
         self.rough = self._units_with(
             live, lambda op: any(t.dtype.is_floating and t.dtype.size < 8 for t in op.outputs)
         )
-        self._still: dict[str, None] = {}
+        self._constants: dict[str, bool] = {}
         self._functions: dict[tuple[tuple[int, ...] | None, bool], Together] = {}
-        self.parts: dict[Any, Callable[..., Any]] = {}
+        self.parts: dict[Any, tuple[Callable[..., Any], list[str]]] = {}
         self._derivatives: dict[int, Derivative | None] = {}
-        self._backward: dict[tuple[int, ...], tuple[Callable[..., Any], list[str]]] = {}
-        self.assembled(tuple(sorted(self.outputs)))
-        weights = [w for of in self.outputs.values() for o in of for w in o.weights]
-        totals = [name for s in self.sources for name in (s.total, *s.beyond)]
-        self.fetches = tuple(
-            dict.fromkeys(
-                name
-                for name in (*(s.name for s in self.sources), *self._still, *weights, *totals)
-                if name is not None
-            )
-        )
+        assemblies = (self.assembled(sorted(self.outputs)), self.whole())
+        given = [name for assembly in assemblies for name in assembly.feeds.values()]
+        totals = [n for s in self.sources for n in (s.name, s.total, *s.beyond) if n is not None]
+        self.fetches = tuple(dict.fromkeys([*given, *self.weights_of(self.outputs), *totals]))
 
     # -- which units there are -----------------------------------------------------------------
 
@@ -215,7 +206,6 @@ class Apart:
             for source in self.sources
             if (kernel := kernel_of(source, uses[source.name])) is not None
         }
-        self._position = {source.name: source.number for source in self.sources}
 
     def _gate_before(self, tensor: tf.Tensor) -> str:
         """The gate that a gate's output goes through just before; `""` for none."""
@@ -290,18 +280,32 @@ class Apart:
             self._functions[units, thin] = Together(self, assembly, thin=thin)
         return self._functions[units, thin]
 
+    def weights_of(self, units: Iterable[int]) -> list[str]:
+        """The tensors of the gradients that weigh what units give."""
+        weights = (w for unit in units for o in self.outputs[unit] for w in o.weights)
+        return list(dict.fromkeys(weight for weight in weights if weight is not None))
+
     def assembled(self, units: Sequence[int]) -> Assembly:
         """What computes the outputs of some units from what they are given."""
-        outputs = [self.outputs[unit] for unit in units]
-        return self._assembled(outputs, self._position)
+        return self._assembled([self.outputs[unit] for unit in units], self.sources)
 
     def whole(self) -> Assembly:
         """What computes the loss from the variables, with nothing cut in between."""
-        leaves = {s.name: s.number for s in self.sources if s.leaf is not None}
-        return self._assembled([self.targets], leaves)
+        leaves = [source for source in self.sources if source.leaf is not None]
+        return self._assembled([self.targets], leaves, through_gates=True)
 
-    def _assembled(self, outputs: Sequence[Sequence[Output]], cut: Mapping[str, int]) -> Assembly:
-        """What computes outputs from the sources at which the graph is cut."""
+    def _assembled(
+        self,
+        outputs: Sequence[Sequence[Output]],
+        sources: Iterable[Source],
+        *,
+        through_gates: bool = False,
+    ) -> Assembly:
+        """What computes outputs from the sources at which the graph is cut.
+
+        Where units are cut apart, gates are the end of them.
+        """
+        cut = {source.name: source.number for source in sources}
         nodes: dict[str, Any] = {}
         feeds: dict[str, str] = {}
         element = self._graph.as_graph_element
@@ -319,21 +323,20 @@ class Apart:
                     fed = moved_name(cut[name])
                     feeds[fed] = name
                     node.input[position] = fed
-                elif name not in cut and self._stays_inside(tensor, cut):
+                elif name not in cut and self._stays_inside(tensor, through_gates=through_gates):
                     pending.append(tensor.op)
                 else:
                     feeds[name] = name
-                    self._still[name] = None
         return Assembly(nodes, feeds, outputs)
 
-    def _stays_inside(self, tensor: tf.Tensor, cut: Mapping[str, int]) -> bool:
+    def _stays_inside(self, tensor: tf.Tensor, *, through_gates: bool) -> bool:
         """Whether what makes a tensor is computed along with what uses it."""
         if tensor.name in self._live and tensor.name not in self._leaves:
-            # Where units are cut apart, gates are the end of them.
-            return not self._is_gate(tensor.op) or cut is not self._position
+            return through_gates or not self._is_gate(tensor.op)
         return self._constant(tensor.op)
 
     def _constant(self, operation: tf.Operation) -> bool:
+        """Whether what an operation gives follows from constants alone."""
         known = self._constants
         pending = [operation]
         while pending:
@@ -342,7 +345,7 @@ class Apart:
                 pending.pop()
                 continue
             unknown = [t.op for t in current.inputs if t.op.name not in known]
-            if current.type in _FOREVER:
+            if current.type == "Const":
                 known[current.name] = True
             elif not current.inputs or current.op_def.is_stateful:
                 known[current.name] = False
@@ -352,10 +355,6 @@ class Apart:
             else:
                 known[current.name] = all(known[t.op.name] for t in current.inputs)
         return known[operation.name]
-
-    @cached_property
-    def _constants(self) -> dict[str, bool]:
-        return {}
 
     def leaves(self, names: Iterable[str]) -> list[Source]:
         """The sources that are a variable, by the names of the tensors that hold its value."""
@@ -419,33 +418,6 @@ class Apart:
                 self._derivatives[source.number] = Derivative(self, source)
         derivative = self._derivatives[source.number]
         return None if derivative is None else derivative(found)
-
-    def backward(
-        self, units: frozenset[int], sources: Sequence[Source]
-    ) -> tuple[Callable[..., Any], list[str]]:
-        """The tape's gradients of sources, as a function of what units are given.
-
-        Returns:
-            The function, and the names of what it is to be given.
-        """
-        key = tuple(source.number for source in sources)
-        if key not in self._backward:
-            given = dict.fromkeys(self.assembled(sorted(units)).feeds.values())
-            given |= dict.fromkeys(
-                w for unit in units for o in self.outputs[unit] for w in o.weights if w is not None
-            )
-            given |= dict.fromkeys(name for source in sources for name in source.beyond)
-            wanted = [s.total for s in sources if s.total is not None]
-            element = self._graph.as_graph_element
-            tensors = {name: element(name) for name in given}
-            tensors |= {feed.name: feed for feed in self.promoted.feeds}
-            names = list(tensors)
-            used = [names[n] for n in self.promoted.excerpts.used(names, wanted)]
-            part = callable_part(
-                self.promoted.excerpts, [tensors[n] for n in used], [element(n) for n in wanted]
-            )
-            self._backward[key] = part, used
-        return self._backward[key]
 
 
 def _flows(dtype: tf.DType) -> bool:

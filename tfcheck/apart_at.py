@@ -74,19 +74,21 @@ class ApartAt:
         """
         self.deadline.require_time()
         promoted, parts = self.apart.promoted, self.apart.parts
-        element = promoted.graph.as_graph_element
-        feeds: dict[str, Any] = {feed.name: feed for feed in promoted.feeds}
-        feeds |= {name: element(name) for name in instead}
-        labels = list(feeds)
-        used = [labels[position] for position in promoted.excerpts.used(labels, names)]
-        key = (tuple(names), tuple(used))
+        key = (tuple(names), tuple(instead))
         if key not in parts:
-            parts[key] = callable_part(
+            element = promoted.graph.as_graph_element
+            feeds: dict[str, Any] = {feed.name: feed for feed in promoted.feeds}
+            feeds |= {name: element(name) for name in instead}
+            labels = list(feeds)
+            used = [labels[position] for position in promoted.excerpts.used(labels, names)]
+            part = callable_part(
                 promoted.excerpts, [feeds[name] for name in used], [element(n) for n in names]
             )
+            parts[key] = part, used
+        part, used = parts[key]
         given = {**self.found, **instead}
         try:
-            found: list[tf.Tensor] = parts[key](*(given[name] for name in used))
+            found: list[tf.Tensor] = part(*(given[name] for name in used))
         except tf.errors.OpError:
             return None
         return found
@@ -110,10 +112,9 @@ class ApartAt:
             The units, with what the tape's backward pass makes of that; None where that fails.
         """
         rng = generator(seed, "weights")
-        names = [w for u in sorted(units) for o in self.apart.outputs[u] for w in o.weights if w]
         weights = {
             name: tf.constant(rng.standard_normal(self.found[name].shape), self.found[name].dtype)
-            for name in dict.fromkeys(names)
+            for name in self.apart.weights_of(sorted(units))
         }
         given = [s for s in self.apart.sources if s.units and s.units <= units]
         totals = [n for s in given for n in (s.total, *s.beyond) if n is not None]
@@ -137,13 +138,12 @@ class ApartAt:
         Returns:
             The units there; None where an operation refuses it.
         """
-        self.deadline.require_time()
-        part, names = self.apart.backward(units, sources)
-        try:
-            gradients = part(*(found[name] for name in names))
-        except tf.errors.OpError:
-            return None
+        given = [*self.apart.assembled(sorted(units)).feeds.values(), *self.apart.weights_of(units)]
+        given += [name for source in sources for name in source.beyond]
         wanted = [source.total for source in sources if source.total is not None]
+        gradients = self.evaluated(wanted, {name: found[name] for name in given})
+        if gradients is None:
+            return None
         there = {**found, **dict(zip(wanted, gradients, strict=True))}
         return ApartAt(self.apart, there, self.deadline, units=units)
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from tfcheck.objective import Objective
 
 MANY = 32
-"""With more variables than this, directions in all kernels are products, so that none is moved."""
+"""With more variables than this, even one check gains by a graph for lines."""
 
 _LARGE = 2**20
-"""With more entries than this a kernel is not moved either, and even one check gains by that."""
+"""With more entries than this in all variables, it does, too."""
 
 _FEW = 64
 """So few entries are perturbed one by one before a graph for all of them is built."""

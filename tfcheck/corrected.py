@@ -93,16 +93,7 @@ class Correction:
         """Find what units ought to hand on of what they are given; whether that was possible."""
         if source.handed is None:
             return False
-        units = sorted(source.units)
-        weights = list(
-            dict.fromkeys(
-                w
-                for unit in units
-                for output in self._apart.outputs[unit]
-                for w in output.weights
-                if w is not None
-            )
-        )
+        weights = self._apart.weights_of(sorted(source.units))
         found = self._at.evaluated([*weights, *source.beyond], self._right)
         if found is None:
             return False

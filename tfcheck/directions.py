@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
+_LARGEST_WEIGHT = 64.0
 _ZERO_SCALE = 0.1
 _SMALLEST_SCALE = 1e-8
 
@@ -36,6 +38,24 @@ def gaussian(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> 
     whatever the number of entries.
     """
     return rng.standard_normal(shape) * scale
+
+
+def balanced(loudness: Sequence[float], scales: Sequence[float]) -> list[float]:
+    """How far each of several that move together goes, so that the quiet ones are heard, too.
+
+    Args:
+        loudness: how much a natural change of each changes the loss.
+        scales: the sizes of their natural changes.
+
+    Returns:
+        Powers of two, so that what is exact in these units is exact in their own.
+    """
+    loudest = max(loudness, default=0.0)
+    weights = (min(_LARGEST_WEIGHT, loudest / loud) if loud else 1.0 for loud in loudness)
+    return [
+        2.0 ** round(math.log2(weight * scale))
+        for weight, scale in zip(weights, scales, strict=True)
+    ]
 
 
 class Draws:

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from tfcheck.differences import Along
-from tfcheck.directions import Array, generator, norm, representable
+from tfcheck.directions import Array, balanced, generator, norm, representable
 from tfcheck.judge import settled
 from tfcheck.lines import Direction, Factors, slope_along
 from tfcheck.objective import Objective
@@ -24,7 +24,6 @@ from tfcheck.report import Settings
 from tfcheck.target import Arithmetic, Line, Movable
 
 _DIRECTIONS = 2
-_LARGEST_WEIGHT = 64.0
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,10 @@ def disagrees(
     loudest = max((member.loudness for member in members.values()), default=0.0)
     if not loudest:
         return False
-    units = {
-        # Powers of two, so that what is exact in these units is exact in the variables' own.
-        parameter: 2.0 ** round(math.log2(_weight(member, loudest) * member.scale))
-        for parameter, member in members.items()
-    }
+    units = balanced(
+        [member.loudness for member in members.values()],
+        [member.scale for member in members.values()],
+    )
     (loss,) = {parameter.loss for parameter in members}
     everything = _Everything(
         stream=f"composed {loss}",
@@ -80,7 +78,7 @@ def disagrees(
         objective=objective,
         base=base,
         members=members,
-        units=units,
+        units=dict(zip(members, units, strict=True)),
     )
     rng = generator(settings.seed, everything.stream)
     return any(_surely_off(everything, everything.drawn(rng)) for _ in range(_DIRECTIONS))
@@ -105,10 +103,6 @@ def _surely_off(everything: _Everything, direction: dict[Parameter, Direction]) 
 
 
 _STEPS = (1.0, 64.0, 4096.0)
-
-
-def _weight(member: Member, loudest: float) -> float:
-    return min(_LARGEST_WEIGHT, loudest / member.loudness) if member.loudness else 1.0
 
 
 @dataclass(frozen=True)

@@ -616,9 +616,7 @@ class Examination:
         draws = self.objective.draws[parameter.loss]
         return replace(judgement, reason="stochastic") if plain and draws else judgement
 
-    def _through_the_loss(
-        self, position: int, advance: Callable[[int], None] = lambda _count: None
-    ) -> Finding:
+    def _through_the_loss(self, position: int, advance: Callable[[int], None]) -> Finding:
         """Measure a parameter's derivative through the whole loss."""
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
         target = self._target(parameter, gradient, self.base, self._loudest(parameter.loss))

@@ -226,9 +226,7 @@ class LocalExamination:
 
     def is_blocked(self, leaves: Iterable[str]) -> bool:
         """Whether units depend on a variable, or on what comes of it, in jumps alone."""
-        held_by = set(leaves)
-        own = any(source.leaf in held_by for source in self.blocked)
-        return own or bool(self._through(self.blocked, leaves))
+        return bool(self._through(self.blocked, leaves))
 
     def is_unclear(self, leaves: Iterable[str]) -> bool:
         """Whether a variable's gradient comes through a unit of which too little is known."""

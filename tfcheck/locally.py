@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tfcheck.apart import Apart
 from tfcheck.apart_at import ApartAt
 from tfcheck.differences import FIRST_STEP, Along
-from tfcheck.directions import Array, generator, norm, scale_of
+from tfcheck.directions import Array, balanced, generator, norm, scale_of
 from tfcheck.judge import Judgement, judge_measurement
 from tfcheck.lines import Direction, Factors, Values, factors_of, slope_along
 from tfcheck.measure import Measurement, measure_directions
@@ -33,8 +33,6 @@ _KINK_STEP = 2.0**-22
 
 _ROUGH_STEP = 2.0**-8
 """Where to begin in a unit that is partly computed in float32."""
-
-_LARGEST_WEIGHT = 64.0
 
 _SAMPLE = 2**14
 """So many entries tell the scale of a tensor."""
@@ -169,12 +167,8 @@ class Locally:
 
     def _cluster(self, stream: str, units: frozenset[int], sources: Sequence[Source]) -> _Cluster:
         loudness = [self.scale(source) * norm(self.gradient(source)) for source in sources]
-        loudest = max(loudness)
-        weights = [min(_LARGEST_WEIGHT, loudest / loud) if loud else 1.0 for loud in loudness]
-        members = tuple(
-            (source, 2.0 ** round(math.log2(weight * self.scale(source))))
-            for source, weight in zip(sources, weights, strict=True)
-        )
+        units_of = balanced(loudness, [self.scale(source) for source in sources])
+        members = tuple(zip(sources, units_of, strict=True))
         return _Cluster(
             stream=stream,
             at_zero=self.at_zero(units),
@@ -279,8 +273,6 @@ class Locally:
                             dict.fromkeys(numbers, place),
                             dict.fromkeys(numbers, tensors),
                         ).values()
-                        if units
-                        else ()
                     )
                     for place in places
                 ]

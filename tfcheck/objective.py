@@ -39,14 +39,13 @@ from tfcheck.listening import Recording, TapeCall, is_variable
 from tfcheck.nodes import all_nodes, meets, reachable
 from tfcheck.point import BATCH, NUDGE, Base, Parameter, as_floats, elsewhere, spread
 from tfcheck.promotion import PureGraph, purify
-from tfcheck.sources import Leaves, UndividedError
+from tfcheck.sources import LARGE, Leaves, UndividedError
 from tfcheck.taking import require_nothing_taken
 from tfcheck.together import Promoted
 from tfcheck.tracing import TracedStep
 
 Array = npt.NDArray[np.float64]
 
-_LARGE = 2**13
 ISLAND_STEP = 2.0**-8
 """Where to begin the search for a step in a loss that is partly computed in float32."""
 
@@ -648,7 +647,7 @@ class Objective:
                 continue
             value = as_floats(base.inputs[parameter.inputs[0]])
             rng = generator(seed, parameter.stream, "nudge")
-            if quickly and value.ndim > 1 and value.size > _LARGE:
+            if quickly and value.ndim > 1 and value.size > LARGE:
                 inner, outer = factors_of(value.shape, transposed=False)
                 unit = size * scale_of(value)
                 change = unit * rng.standard_normal(inner) * rng.standard_normal(outer)

@@ -64,7 +64,7 @@ class Suspects:
         return [p for p in self._objective.parameters if p.loss == loss]
 
     def _before(self, loss: int, apart: Apart, source: Source) -> frozenset[str]:
-        leaves = {source.leaf} if source.leaf is not None else apart.leaves_before(source.name)
+        leaves = apart.leaves_before(source.name)
         return frozenset(
             parameter.path
             for parameter in self._parameters(loss)
@@ -156,7 +156,7 @@ class Suspects:
         apart, seed = local.locally.apart, self._examination.settings.seed
         known = {source.number for source in local.blocked}
         for source in apart.sources:
-            leaves = {source.leaf} if source.leaf else apart.leaves_before(source.name)
+            leaves = apart.leaves_before(source.name)
             if failed.isdisjoint(leaves) or np.any(local.locally.gradient(source)):
                 continue
             # What goes nowhere from here, or what is given on though the tape does not know how.
@@ -189,7 +189,6 @@ def _first_not_finite(
         if given and not all(made):
             yield from suspects.suspects(loss, apart, sources)
             continue
-        weights = [w for o in outputs for w in o.weights if w is not None]
-        if given and all(made) and all(finite[w] for w in weights):
+        if given and all(made) and all(finite[w] for w in apart.weights_of([unit])):
             spoilt = [s for s in sources if s.total is not None and not finite[s.total]]
             yield from suspects.suspects(loss, apart, spoilt)

@@ -70,12 +70,12 @@ class Together:
         nodes, feeds, outputs = assembly.nodes, assembly.feeds, assembly.outputs
         element = apart.promoted.graph.as_graph_element
         moved = {moved_name(s.number): s for s in apart.sources}
-        self.moving = [moved[fed].number for fed in feeds if fed in moved]
-        self.kernels = {n for n in self.moving if n in apart.kernels} if thin else set()
-        for number in self.kernels:
+        self._moving = [moved[fed].number for fed in feeds if fed in moved]
+        self._kernels = {n for n in self._moving if n in apart.kernels} if thin else set()
+        for number in self._kernels:
             _make_thin(nodes, apart.kernels[number], number)
         self._still = [name for fed, name in feeds.items() if fed not in moved]
-        self._names = [apart.sources[number].name for number in self.moving]
+        self._names = [apart.sources[number].name for number in self._moving]
         self._weights = list(
             dict.fromkeys(w for of in outputs for o in of for w in o.weights if w is not None)
         )
@@ -83,9 +83,9 @@ class Together:
         nothing = (tf.zeros((), tf.float64), tf.zeros((), tf.float64))
         self._nowhere = [
             tuple(tf.zeros(shape, tf.float64) for shape in apart.kernels[number].factors)
-            if number in self.kernels
+            if number in self._kernels
             else nothing
-            for number in self.moving
+            for number in self._moving
         ]
 
         def evaluate(
@@ -96,10 +96,10 @@ class Together:
             weights: list[tf.Tensor],
         ) -> tf.Tensor:
             given = dict(zip(self._still, still, strict=True))
-            for position, number in enumerate(self.moving):
+            for position, number in enumerate(self._moving):
                 inner, outer = moves[position]
                 base, far = bases[position], places[position] * outer
-                if number in self.kernels:
+                if number in self._kernels:
                     names = (
                         moved_name(number),
                         _thin_name(number, "in"),
@@ -133,11 +133,11 @@ class Together:
         free = tf.TensorSpec(None, tf.float64)
         pairs = [
             tuple(tf.TensorSpec(shape, tf.float64) for shape in apart.kernels[number].factors)
-            if number in self.kernels
+            if number in self._kernels
             else (free, free)
-            for number in self.moving
+            for number in self._moving
         ]
-        places = tf.TensorSpec([len(self.moving)], tf.float64)
+        places = tf.TensorSpec([len(self._moving)], tf.float64)
         given = (specs(self._names), specs(self._still), specs(self._weights))
         self._evaluate = graph_function(evaluate, [places, pairs, *given])
         self._count = len(outputs)
@@ -149,13 +149,13 @@ class Together:
         moves: Mapping[int, tuple[tf.Tensor, tf.Tensor]],
     ) -> Array:
         """What each unit answers; `nan` for all where an operation refuses one of the places."""
-        at = [places.get(number, 0.0) for number in self.moving]
+        at = [places.get(number, 0.0) for number in self._moving]
         try:
             answers = self._evaluate(
                 tf.constant(at, tf.float64),
                 [
                     moves.get(number, nowhere)
-                    for number, nowhere in zip(self.moving, self._nowhere, strict=True)
+                    for number, nowhere in zip(self._moving, self._nowhere, strict=True)
                 ],
                 [found[name] for name in self._names],
                 [found[name] for name in self._still],
@@ -206,8 +206,7 @@ class Derivative:
             if node.op in _STOPPING:  # it hands on what it gets; only tapes are told otherwise
                 node.op = "Identity"
         own = moved_name(source.number)
-        weights = [w for u in units for o in apart.outputs[u] for w in o.weights if w is not None]
-        self._names = list(dict.fromkeys([*feeds.values(), *weights]))
+        self._names = list(dict.fromkeys([*feeds.values(), *apart.weights_of(units)]))
         element = apart.promoted.graph.as_graph_element
 
         def evaluate(tensors: list[tf.Tensor]) -> tf.Tensor:
