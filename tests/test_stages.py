@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from doubling import Doubling
 
 from tfcheck import check_gradients
 from tfcheck.errors import TraceError
@@ -17,34 +18,6 @@ from tfcheck.errors import TraceError
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
 Y = X[:, :1] * 2
-
-
-class Doubling(keras.Model):
-    """Trains twice the compiled loss: suspect, if that is compared."""
-
-    call_form: Any = None
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dense = L.Dense(4)
-        self.last = L.Dense(1)
-
-    def call(self, x: Any) -> Any:
-        return self.last(tf.tanh(self.dense(x)))
-
-    def train_step(self, data: Any) -> Any:
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = 2 * self.compute_loss(y=y, y_pred=self(x))
-        variables = self.trainable_variables
-        gradients = (self.call_form or default_form)(tape, loss, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return {"loss": loss}
-
-
-def default_form(tape: tf.GradientTape, loss: Any, variables: Any) -> Any:
-    """The plain call."""
-    return tape.gradient(loss, variables)
 
 
 def doubling(call_form: Any = None) -> keras.Model:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from doubling import Doubling
 
 from tfcheck import GradientReport, check_gradients, check_layer
 from tfcheck.callbacks import GradientCheck
@@ -67,30 +68,10 @@ def model(*, eager: bool = False, faulty: bool = False) -> keras.Model:
     return built
 
 
-class Own(keras.Model):
-    """Trains twice the compiled loss: the comparison with that makes it suspect."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dense = L.Dense(4)
-        self.last = L.Dense(1)
-
-    def call(self, x: Any) -> Any:
-        return self.last(tf.tanh(self.dense(x)))
-
-    def train_step(self, data: Any) -> Any:
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = 2 * self.compute_loss(y=y, y_pred=self(x))
-        variables = self.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return {"loss": loss}
-
-
 def own() -> keras.Model:
-    """The model, compiled and built."""
+    """A model that trains twice the compiled loss: the comparison with that makes it suspect."""
     keras.utils.set_random_seed(1)
-    built = Own()
+    built = Doubling()
     built.compile("sgd", "mse")
     built(X)
     return built
