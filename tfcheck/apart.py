@@ -10,14 +10,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from tfcheck.lines import Direction, Factors, random_direction
 from tfcheck.listening import TapeCall
+from tfcheck.moves import Moves
 from tfcheck.nodes import OF_SHAPES, canonical
 from tfcheck.sources import Leaves, Output, Source, UndividedError, kernel_of
-from tfcheck.together import Assembly, Derivative, Promoted, Together, moved_name
+from tfcheck.together import Assembly, Derivative, Flow, Promoted, Together, moved_name
 
 _KINKED = frozenset(
     {
@@ -80,7 +84,7 @@ class Apart:
         self._functions: dict[tuple[tuple[int, ...] | None, bool], Together] = {}
         self.parts: dict[Any, tuple[Callable[..., Any], list[str]]] = {}
         self._derivatives: dict[int, Derivative | None] = {}
-        assemblies = (self.assembled(sorted(self.outputs)), self.whole())
+        assemblies = (self.assembled(sorted(self.outputs)), self.whole(), self._flowing())
         given = [name for assembly in assemblies for name in assembly.feeds.values()]
         totals = [n for s in self.sources for n in (s.name, s.total, *s.beyond) if n is not None]
         self.fetches = tuple(dict.fromkeys([*given, *self.weights_of(self.outputs), *totals]))
@@ -280,6 +284,19 @@ class Apart:
             self._functions[units, thin] = Together(self, assembly, thin=thin)
         return self._functions[units, thin]
 
+    @property
+    def made(self) -> list[Source]:
+        """The sources that units make."""
+        return [source for source in self.sources if source.leaf is None]
+
+    @cached_property
+    def flow(self) -> Flow:
+        """What units give each other where variables move, as a function."""
+        return Flow(self, self._flowing())
+
+    def _flowing(self) -> Assembly:
+        return self._computed([[Output(source.name, (), None) for source in self.made]])
+
     def weights_of(self, units: Iterable[int]) -> list[str]:
         """The tensors of the gradients that weigh what units give."""
         weights = (w for unit in units for o in self.outputs[unit] for w in o.weights)
@@ -291,8 +308,11 @@ class Apart:
 
     def whole(self) -> Assembly:
         """What computes the loss from the variables, with nothing cut in between."""
+        return self._computed([self.targets])
+
+    def _computed(self, outputs: Sequence[Sequence[Output]]) -> Assembly:
         leaves = [source for source in self.sources if source.leaf is not None]
-        return self._assembled([self.targets], leaves, through_gates=True)
+        return self._assembled(outputs, leaves, through_gates=True)
 
     def _assembled(
         self,
@@ -358,13 +378,35 @@ class Apart:
 
     def leaves(self, names: Iterable[str]) -> list[Source]:
         """The sources that are a variable, by the names of the tensors that hold its value."""
-        held_by = set(names)
-        return [source for source in self.sources if source.leaf in held_by]
+        held_by = dict.fromkeys(names)
+        return [source for name in held_by for source in self._leaf_sources.get(name, ())]
 
-    def is_product(self, number: int, move: tuple[tf.Tensor, tf.Tensor]) -> bool:
-        """Whether a direction is factors where it is one in a large kernel."""
-        kernel = self.kernels.get(number)
-        return kernel is None or tuple(move[0].shape) == kernel.factors[0]
+    @cached_property
+    def _leaf_sources(self) -> dict[str, list[Source]]:
+        found: dict[str, list[Source]] = {}
+        for source in self.sources:
+            if source.leaf is not None:
+                found.setdefault(source.leaf, []).append(source)
+        return found
+
+    def drawn(self, rng: np.random.Generator, source: Source, unit: float) -> Direction:
+        """A random direction in a source, with entries of this standard deviation."""
+        kernel = self.kernels.get(source.number)
+        return random_direction(
+            rng.standard_normal,
+            source.shape,
+            unit,
+            product=source.large,
+            transposed=kernel is not None and kernel.transposed,
+        )
+
+    def are_products(self, moves: Moves) -> bool:
+        """Whether all directions in large kernels are such as can be moved by a thin product."""
+        return all(
+            isinstance(direction, Factors) and direction.transposed == kernel.transposed
+            for number, direction in moves.directions.items()
+            if (kernel := self.kernels.get(number)) is not None
+        )
 
     def leaves_before(self, name: str) -> frozenset[str]:
         """The leaves that a tensor is computed from."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfcheck.apart import Apart
 from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.directions import Array, generator
 from tfcheck.graph_functions import callable_part
+from tfcheck.moves import Moves
+from tfcheck.point import NUDGE
 from tfcheck.sources import Source
+from tfcheck.together import Given, Together
 
-_SAMPLE = 2**14
+_SAMPLE = 2**12
 _FEW = 4
 """Where fewer than one in so many units are asked, each is computed by itself."""
 
@@ -38,6 +42,7 @@ class ApartAt:
     evaluations: float = 0.0
     units: frozenset[int] = frozenset()
     _sizes: dict[int, float] = field(default_factory=dict)
+    _given: dict[Together, Given] = field(default_factory=dict)
 
     def value(self, source: Source) -> Array:
         """A source's value."""
@@ -91,6 +96,40 @@ class ApartAt:
             found: list[tf.Tensor] = part(*(given[name] for name in used))
         except tf.errors.OpError:
             return None
+        return found
+
+    def moving(
+        self, scale: Callable[[Source], float], seed: int
+    ) -> dict[int, npt.NDArray[np.bool_]]:
+        """Where what units give each other changes when variables do.
+
+        Args:
+            scale: the size of a natural change of a source.
+            seed: seeds how the variables move.
+
+        Returns:
+            For each source, by its number, that only changes in places: where it does.
+        """
+        self.deadline.require_time()
+        if not self.apart.made:
+            return {}
+        rng = generator(seed, "moving")
+        flow = self.apart.flow
+        there = flow(
+            flow.given(self.found),
+            Moves(
+                {
+                    source.number: self.apart.drawn(rng, source, NUDGE * scale(source))
+                    for source in self.apart.sources
+                    if source.leaf is not None
+                }
+            ),
+        )
+        found = {}
+        for source, value in zip(self.apart.made, there or (), strict=there is not None):
+            changed = np.asarray(value) != self.value(source)
+            if not changed.all():
+                found[source.number] = changed
         return found
 
     def dormant(self) -> frozenset[int]:
@@ -150,23 +189,24 @@ class ApartAt:
     def answers(
         self,
         units: Iterable[int],
-        places: Mapping[int, float],
-        moves: Mapping[int, Any],
+        place: float = 0.0,
+        moves: Moves | None = None,
     ) -> dict[int, float]:
         """What units answer where sources have moved.
 
         Args:
             units: the units that are asked.
-            places: how far each source goes.
-            moves: where to, by the source.
+            place: how far along the directions. Defaults to 0.
+            moves: the directions. Defaults to none.
         """
         self.deadline.require_time()
+        moves = Moves() if moves is None else moves
         asked = tuple(sorted(units))
         everyone = tuple(sorted(self.apart.outputs))
         if len(asked) * _FEW >= len(everyone):
             self.evaluations += 1.0
-            thin = all(self.apart.is_product(number, move) for number, move in moves.items())
-            found = self.apart.function(everyone, thin=thin)(self.found, places, moves)
+            thin = self.apart.are_products(moves)
+            found = self._evaluated(self.apart.function(everyone, thin=thin), place, moves)
             if np.all(np.isfinite(found)) or len(everyone) == 1:
                 known = dict(zip(everyone, map(float, found), strict=True))
                 return {unit: known[unit] for unit in asked}
@@ -174,9 +214,14 @@ class ApartAt:
         for unit in asked:
             self.deadline.require_time()
             self.evaluations += 1 / len(everyone)
-            (answer,) = self.apart.function((unit,))(self.found, places, moves)
+            (answer,) = self._evaluated(self.apart.function((unit,)), place, moves)
             answers[unit] = float(answer)
         return answers
+
+    def _evaluated(self, together: Together, place: float, moves: Moves) -> Array:
+        if together not in self._given:
+            self._given[together] = together.given(self.found)
+        return together(self._given[together], place, moves)
 
 
 def _magnitude(output: tf.Tensor, weight: tf.Tensor) -> float:

@@ -137,8 +137,9 @@ def _handed(
         once = assigned[0] if len(assigned) == 1 and not received else None
         return Handed(tapes, once, received or bool(assigned), by_hand=True)
     given, divisor = applied[0]
-    if all(same(given, again, 1e-12) for again, _ in applied):
-        return Handed(tapes, given / divisor, True, len(applied), divisor)
+    if all(same(given, again, 1e-12) for again, _ in applied[1:]):
+        once = given if divisor == 1 else given / divisor
+        return Handed(tapes, once, True, len(applied), divisor)
     return Handed(tapes, None, True, divisor=divisor)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,9 +18,10 @@ import tensorflow as tf
 from tfcheck.directions import Array, Draws
 from tfcheck.entries import Entries, Indices, PerturbedEntries, perturbed_entries
 from tfcheck.graph_functions import LossPart
-from tfcheck.lines import Direction, Factors, Values, factors_of
+from tfcheck.lines import Direction, Values, dense, random_direction
+from tfcheck.moves import Moves
 from tfcheck.point import Base, Parameter, as_floats
-from tfcheck.together import as_tensors
+from tfcheck.sources import is_large
 
 if TYPE_CHECKING:
     from tfcheck.objective import Objective
@@ -53,6 +55,7 @@ class Around:
         self._objective = objective
         self._once = once
         self._known: dict[int, list[Parameter]] = {}
+        self._pays: dict[int, bool] = {}
         self._perturbed: dict[Parameter, PerturbedEntries | None] = {}
         self._draws = Draws(0 if once else _KEPT)
 
@@ -69,20 +72,22 @@ class Around:
         if apart is None or not base.units:
             return plain
         self._objective.deadline.require_time()
-        moves = {
-            source.number: as_tensors(direction)
-            for parameter, direction in directions.items()
-            for source in apart.leaves(self._objective.held_by(parameter))
-        }
-        together = apart.function(None, thin=all(apart.is_product(*move) for move in moves.items()))
-        given = self._objective.given(base, apart)
+        moves = Moves(
+            {
+                source.number: direction
+                for parameter, direction in directions.items()
+                for source in apart.leaves(self._objective.held_by(parameter))
+            }
+        )
+        together = apart.function(None, thin=apart.are_products(moves))
+        given = together.given(self._objective.given(base, apart))
 
         def at(places: Sequence[float]) -> Array:
             found = []
             for place in places:
                 self._objective.deadline.require_time()
                 self._objective.evaluations += 1
-                found.append(together(given, dict.fromkeys(moves, place), moves)[0])
+                found.append(together(given, place, moves)[0])
             return np.array(found)
 
         return at
@@ -98,15 +103,14 @@ class Around:
         """
         directions: dict[Parameter, Direction] = {}
         for parameter, unit in moves:
-            shape = tuple(parameter.variable.shape)
             transposed = self._transposed(parameter)
-            if transposed is None:
-                directions[parameter] = self._draws.normal(rng, shape) * unit
-            else:
-                inner, outer = factors_of(shape, transposed=transposed)
-                directions[parameter] = Factors(
-                    unit * rng.standard_normal(inner), rng.standard_normal(outer), transposed
-                )
+            directions[parameter] = random_direction(
+                partial(self._draws.normal, rng),
+                tuple(parameter.variable.shape),
+                unit,
+                product=transposed is not None,
+                transposed=bool(transposed),
+            )
         return directions
 
     def entries(self, base: Base, parameter: Parameter, limit: int) -> Entries | None:
@@ -157,20 +161,20 @@ class Around:
 
     def _worthwhile(self, loss: int) -> bool:
         """Whether building a graph for lines pays."""
-        members = [p for p in self._objective.parameters if p.loss == loss]
-        if not self._once or len(members) > MANY:
-            return True
-        return sum(map(_entries, members)) > _LARGE
+        if loss not in self._pays:
+            members = [p for p in self._objective.parameters if p.loss == loss]
+            large = len(members) > MANY or sum(map(_entries, members)) > _LARGE
+            self._pays[loss] = large or not self._once
+        return self._pays[loss]
 
     def _transposed(self, parameter: Parameter) -> bool | None:
-        """Whether a large kernel is transposed; None for what is none."""
+        """Whether a direction that is a product is transposed; None for what needs none."""
         apart = self._objective.apart[parameter.loss] if self._worthwhile(parameter.loss) else None
-        if apart is None:
+        if apart is None or not is_large(tuple(parameter.variable.shape)):
             return None
         numbers = [s.number for s in apart.leaves(self._objective.held_by(parameter))]
         kernels = [apart.kernels.get(number) for number in numbers]
-        layouts = {None if kernel is None else kernel.transposed for kernel in kernels}
-        return layouts.pop() if len(layouts) == 1 else None
+        return bool(kernels) and all(k is not None and k.transposed for k in kernels)
 
     @staticmethod
     def _names(part: LossPart, parameter: Parameter) -> list[str]:
@@ -183,7 +187,7 @@ class Around:
 
         def at(places: Sequence[float]) -> Array:
             moved = [
-                (position, as_floats(base.inputs[position]), _dense(direction))
+                (position, as_floats(base.inputs[position]), dense(direction))
                 for parameter, direction in directions.items()
                 for position in parameter.inputs
             ]
@@ -199,7 +203,3 @@ class Around:
 
 def _entries(parameter: Parameter) -> int:
     return math.prod(parameter.variable.shape)
-
-
-def _dense(direction: Direction) -> Array:
-    return direction.dense() if isinstance(direction, Factors) else direction

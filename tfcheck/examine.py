@@ -285,8 +285,7 @@ class Examination:
         if at is None or loss in self.local:
             return
         self.progress("every layer by itself", 0, 0)
-        moving = self.objective.moving(self.base, loss, self.settings.seed)
-        self.local[loss] = LocalExamination(Locally(at, moving, self.settings), self.settings)
+        self.local[loss] = LocalExamination(Locally(at, self.settings), self.settings)
         self.cut_short |= self.local[loss].cut_short
 
     def _in_time(self, action: Callable[[], _Result], otherwise: _Result) -> _Result:

@@ -48,6 +48,34 @@ class Factors:
 Direction: TypeAlias = "Array | Factors"
 
 
+def dense(direction: Direction) -> Array:
+    """A direction as an array."""
+    return direction.dense() if isinstance(direction, Factors) else direction
+
+
+def random_direction(
+    normal: Callable[[tuple[int, ...]], Array],
+    shape: tuple[int, ...],
+    unit: float,
+    *,
+    product: bool,
+    transposed: bool = False,
+) -> Direction:
+    """A random direction.
+
+    Args:
+        normal: draws standard normal numbers, given a shape.
+        shape: the shape of what moves.
+        unit: the standard deviation of its entries' moves.
+        product: whether the direction is the product of two.
+        transposed: whether the outer one is along the first axis. Defaults to False.
+    """
+    if not product:
+        return normal(shape) * unit
+    inner, outer = factors_of(shape, transposed=transposed)
+    return Factors(unit * normal(inner), normal(outer), transposed)
+
+
 def slope_along(direction: Direction, gradient: Array) -> float:
     """The product of a direction with a gradient."""
     if isinstance(direction, Factors):

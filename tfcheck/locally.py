@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from tfcheck.apart import Apart
 from tfcheck.apart_at import ApartAt
 from tfcheck.differences import FIRST_STEP, Along
 from tfcheck.directions import Array, balanced, generator, norm, scale_of
 from tfcheck.judge import Judgement, judge_measurement
-from tfcheck.lines import Direction, Factors, Values, factors_of, slope_along
+from tfcheck.lines import Direction, Values, dense, slope_along
 from tfcheck.measure import Measurement, measure_directions
+from tfcheck.moves import Moves
 from tfcheck.report import Settings
-from tfcheck.sources import LARGE, Source
+from tfcheck.sources import Source
 from tfcheck.target import TAPE_ULPS, Arithmetic, Movable, Target
-from tfcheck.together import as_tensors
 
 _KINK_STEP = 2.0**-22
 """Where to begin in a unit that may have kinks: a step that crosses few of them."""
@@ -34,7 +35,10 @@ _KINK_STEP = 2.0**-22
 _ROUGH_STEP = 2.0**-8
 """Where to begin in a unit that is partly computed in float32."""
 
-_SAMPLE = 2**14
+_ROUNDINGS = 16.0
+"""So many roundings of its size are the noise that is expected of what units answer."""
+
+_SAMPLE = 2**12
 """So many entries tell the scale of a tensor."""
 
 _OUTLYING = 16.0
@@ -63,9 +67,9 @@ class Locally:
 
     Args:
         at: the units there.
-        moving: for each source that a unit makes, where it changes when variables do; those of
-            which nothing is known change everywhere.
         settings: the options of the check.
+        moving: for each source that a unit makes, where it changes when variables do; those of
+            which nothing is known change everywhere. Defaults to what is found of that.
 
     Attributes:
         at: the units there.
@@ -73,16 +77,23 @@ class Locally:
     """
 
     def __init__(
-        self, at: ApartAt, moving: Mapping[int, npt.NDArray[np.bool_]], settings: Settings
+        self,
+        at: ApartAt,
+        settings: Settings,
+        moving: Mapping[int, npt.NDArray[np.bool_]] | None = None,
     ) -> None:
         self.at = at
         self.units = at.units or frozenset(at.apart.outputs)
-        self._moving = moving
         self._settings = settings
         self._scales: dict[int, float] = {}
         self._gradients: dict[int, Array] = {}
+        self._norms: dict[int, float] = {}
+        self._given: dict[frozenset[int], list[Source]] = {}
+        for source in at.apart.sources:
+            self._given.setdefault(source.units, []).append(source)
         self._loudest: dict[frozenset[int], float] = {}
-        self._zero = at.answers(self.units, {}, {})
+        self._zero = at.answers(self.units)
+        self._moving = at.moving(self.scale, settings.seed) if moving is None else moving
 
     # -- what is known of sources and units ------------------------------------------------------
 
@@ -105,6 +116,12 @@ class Locally:
             self._gradients[source.number] = self.at.gradient(source)
         return self._gradients[source.number]
 
+    def gradient_norm(self, source: Source) -> float:
+        """The norm of the tape's gradient of a source."""
+        if source.number not in self._norms:
+            self._norms[source.number] = norm(self.gradient(source))
+        return self._norms[source.number]
+
     def at_zero(self, units: frozenset[int]) -> float:
         """What units answer where nothing has moved."""
         return math.fsum(self._zero[unit] for unit in units)
@@ -116,8 +133,8 @@ class Locally:
     def loudest(self, units: frozenset[int]) -> float:
         """How loud units are: what they answer is a sum of, or changes by in natural changes."""
         if units not in self._loudest:
-            given = [source for source in self.apart.sources if source.units == units]
-            loudness = [self.scale(source) * norm(self.gradient(source)) for source in given]
+            given = self._given.get(units, ())
+            loudness = [self.scale(source) * self.gradient_norm(source) for source in given]
             known = filter(math.isfinite, [self.size(units), *loudness])
             self._loudest[units] = max(known, default=0.0)
         return self._loudest[units]
@@ -136,16 +153,9 @@ class Locally:
 
     def drawn(self, rng: np.random.Generator, source: Source, unit: float) -> Direction:
         """A random direction in a source, where it moves at all."""
+        direction = self.apart.drawn(rng, source, unit)
         mask = self._moving.get(source.number)
-        shape = source.shape
-        if math.prod(shape) <= LARGE or len(shape) < 2:
-            direction = rng.standard_normal(shape) * unit
-            return direction if mask is None else direction * mask
-        kernel = self.apart.kernels.get(source.number)
-        transposed = kernel is not None and kernel.transposed
-        inner, outer = factors_of(shape, transposed=transposed)
-        factors = Factors(unit * rng.standard_normal(inner), rng.standard_normal(outer), transposed)
-        return factors if mask is None else factors.dense() * mask
+        return direction if mask is None else dense(direction) * mask
 
     # -- all units at once -----------------------------------------------------------------------
 
@@ -157,19 +167,17 @@ class Locally:
             yield from self._measured(cluster)
 
     def _clusters(self) -> Iterator[_Cluster]:
-        groups: dict[frozenset[int], list[Source]] = {}
-        for source in self.apart.sources:
-            if source.units and source.units <= self.units and math.prod(source.shape):
-                groups.setdefault(source.units, []).append(source)
-        for number, (units, sources) in enumerate(groups.items()):
-            if all(np.all(np.isfinite(self.gradient(source))) for source in sources):
+        known = {units: given for units, given in self._given.items() if units <= self.units}
+        for number, (units, given) in enumerate(known.items()):
+            sources = [source for source in given if math.prod(source.shape)]
+            if units and sources and all(map(math.isfinite, map(self.gradient_norm, sources))):
                 yield self._cluster(f"units {number}", units, sources)
 
     def _cluster(self, stream: str, units: frozenset[int], sources: Sequence[Source]) -> _Cluster:
-        loudness = [self.scale(source) * norm(self.gradient(source)) for source in sources]
+        loudness = [self.scale(source) * self.gradient_norm(source) for source in sources]
         units_of = balanced(loudness, [self.scale(source) for source in sources])
         members = tuple(zip(sources, units_of, strict=True))
-        return _Cluster(
+        cluster = _Cluster(
             stream=stream,
             at_zero=self.at_zero(units),
             resolution=self._settings.thresholds.okay / 30 / math.sqrt(len(sources)),
@@ -180,6 +188,14 @@ class Locally:
             units=units,
             members=members,
         )
+        return replace(cluster, start=self._heard(cluster))
+
+    def _heard(self, cluster: _Cluster) -> float:
+        """Where to begin so that rounding is likely to be less than is wanted of the bar."""
+        start = self.start(cluster.units)
+        rounding = _EPSILON * self.size(cluster.units)
+        quiet = _ROUNDINGS * rounding / (cluster.wanted(cluster.norm) or math.inf)
+        return start if quiet <= start else min(2.0 ** math.ceil(math.log2(quiet)), FIRST_STEP)
 
     def _look_ahead(self, clusters: Sequence[_Cluster]) -> None:
         """Look at the places that are looked at where all is well, for all clusters at once."""
@@ -189,32 +205,20 @@ class Locally:
         for batch in _disjoint(clusters):
             for number in range(count):
                 parts = (1.0, 0.5, 0.25) if number == 0 else (0.25,)
-                moves = {
-                    source: move
-                    for cluster in batch
-                    for source, move in cluster.tensors(number).items()
-                }
+                moves = Moves(
+                    {s: way for cluster in batch for s, way in cluster.ahead(number).items()},
+                    {s.number: cluster.begin for cluster in batch for s, _ in cluster.members},
+                )
                 for part in parts:
                     for sign in (1.0, -1.0):
                         self._look_at(batch, number, sign * part, moves)
 
-    def _look_at(
-        self,
-        batch: Sequence[_Cluster],
-        number: int,
-        part: float,
-        moves: Mapping[int, Any],
-    ) -> None:
-        places = {
-            source.number: part * self.start(cluster.units)
-            for cluster in batch
-            for source, _ in cluster.members
-        }
+    def _look_at(self, batch: Sequence[_Cluster], number: int, part: float, moves: Moves) -> None:
         units = frozenset().union(*(cluster.units for cluster in batch))
-        answers = self.at.answers(units, places, moves)
+        answers = self.at.answers(units, part, moves)
         for cluster in batch:
             answer = math.fsum(answers[unit] for unit in cluster.units)
-            cluster.known(number, part * self.start(cluster.units), answer)
+            cluster.known(number, part * cluster.begin, answer)
 
     def _measured(self, cluster: _Cluster) -> Iterator[Cleared]:
         joint = measure_directions(
@@ -222,7 +226,7 @@ class Locally:
         )
         alone = len(cluster.members) == 1
         for source, unit in cluster.members:
-            size, gap = norm(self.gradient(source)), math.sqrt(joint.gap_square) / unit
+            size, gap = self.gradient_norm(source), math.sqrt(joint.gap_square) / unit
             measurement = (
                 Measurement(
                     lines=joint.lines,
@@ -263,20 +267,11 @@ class Locally:
         numbers = [source.number for source in sources]
 
         def values_along(direction: Direction) -> Values:
-            tensors = as_tensors(direction)
+            moves = Moves(dict.fromkeys(numbers, direction))
 
             def at(places: Sequence[float]) -> Array:
-                found = [
-                    math.fsum(
-                        self.at.answers(
-                            units,
-                            dict.fromkeys(numbers, place),
-                            dict.fromkeys(numbers, tensors),
-                        ).values()
-                    )
-                    for place in places
-                ]
-                return np.array(found)
+                answers = (self.at.answers(units, place, moves).values() for place in places)
+                return np.array([math.fsum(answer) for answer in answers])
 
             return at
 
@@ -299,7 +294,7 @@ class Locally:
     def weighed_at_random(self, units: frozenset[int]) -> Locally | None:
         """Units with random gradients of their outputs in the place of the tape's."""
         at = self.at.weighed_at_random(units, self._settings.seed)
-        return None if at is None else Locally(at, self._moving, self._settings)
+        return None if at is None else Locally(at, self._settings, self._moving)
 
     def nudged(self, sources: Sequence[Source], size: float, stream: str) -> Locally | None:
         """The same units a little aside: all that they are given moves at random.
@@ -316,9 +311,9 @@ class Locally:
             change = rng.standard_normal(source.shape) * size * self.scale(source)
             if (mask := self._moving.get(source.number)) is not None:
                 change = change * mask
-            moved[source.name] = as_tensors(self.at.value(source) + change)[0]
+            moved[source.name] = tf.constant(self.at.value(source) + change)
         at = self.at.elsewhere(moved, units, sources)
-        return None if at is None else _Nudged(at, self._moving, self._settings, self)
+        return None if at is None else _Nudged(at, self._settings, self._moving, self)
 
 
 class _Nudged(Locally):
@@ -327,11 +322,11 @@ class _Nudged(Locally):
     def __init__(
         self,
         at: ApartAt,
-        moving: Mapping[int, npt.NDArray[np.bool_]],
         settings: Settings,
+        moving: Mapping[int, npt.NDArray[np.bool_]],
         before: Locally,
     ) -> None:
-        super().__init__(at, moving, settings)
+        super().__init__(at, settings, moving)
         self._before = before
 
     def scale(self, source: Source) -> float:
@@ -375,7 +370,7 @@ class _Cluster(Movable):
     def norm(self) -> float:
         """The norm of all gradients together, in the units of the sources."""
         locally = self.locally
-        return math.hypot(*(norm(locally.gradient(source)) * unit for source, unit in self.members))
+        return math.hypot(*(locally.gradient_norm(source) * unit for source, unit in self.members))
 
     def _draw(self, rng: np.random.Generator) -> dict[int, Direction]:
         return {s.number: self.locally.drawn(rng, s, unit) for s, unit in self.members}
@@ -386,9 +381,14 @@ class _Cluster(Movable):
         self._ahead[:] = [self._draw(rng) for _ in range(count)]
         self._known[:] = [{} for _ in range(count)]
 
-    def tensors(self, number: int) -> dict[int, Any]:
-        """One of the directions that were drawn ahead, as tensors."""
-        return {n: as_tensors(direction) for n, direction in self._ahead[number].items()}
+    @property
+    def begin(self) -> float:
+        """Where the search for a step begins."""
+        return self.first_step(self.norm)
+
+    def ahead(self, number: int) -> dict[int, Direction]:
+        """One of the directions that were drawn ahead."""
+        return self._ahead[number]
 
     def known(self, number: int, place: float, answer: float) -> None:
         """Note what the units answer at a place along one of the directions drawn ahead."""
@@ -408,21 +408,19 @@ class _Cluster(Movable):
     def along(self, direction: int, smallest_step: float) -> tuple[float, Along]:
         """The tape's slope along a direction, and what the units answer."""
         del smallest_step
-        moves = self._ahead[direction]
+        ways = self._ahead[direction]
         locally = self.locally
         analytic = math.fsum(
-            slope_along(moves[source.number], locally.gradient(source))
-            for source, _ in self.members
+            slope_along(ways[source.number], locally.gradient(source)) for source, _ in self.members
         )
         known = self._known[direction]
+        moves = Moves(ways)
 
         def values(places: Sequence[float]) -> list[float]:
             unknown = [place for place in places if place not in known]
-            if unknown:
-                tensors = self.tensors(direction)
-                for place in unknown:
-                    answers = locally.at.answers(self.units, dict.fromkeys(tensors, place), tensors)
-                    known[place] = math.fsum(answers[unit] for unit in self.units)
+            for place in unknown:
+                answers = locally.at.answers(self.units, place, moves)
+                known[place] = math.fsum(answers[unit] for unit in self.units)
             return [known[place] for place in places]
 
         return analytic, Along(values)

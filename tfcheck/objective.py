@@ -34,12 +34,11 @@ from tfcheck.graph_functions import (
     weighted_total,
 )
 from tfcheck.internals import live_variable, variable_spec
-from tfcheck.lines import factors_of
 from tfcheck.listening import Recording, TapeCall, is_variable
 from tfcheck.nodes import all_nodes, meets, reachable
 from tfcheck.point import BATCH, NUDGE, Base, Parameter, as_floats, elsewhere, spread
 from tfcheck.promotion import PureGraph, purify
-from tfcheck.sources import LARGE, Leaves, UndividedError
+from tfcheck.sources import Leaves, UndividedError
 from tfcheck.taking import require_nothing_taken
 from tfcheck.together import Promoted
 from tfcheck.tracing import TracedStep
@@ -221,7 +220,6 @@ class Objective:
 
         whole = tf.compat.v1.wrap_function(imported, [])
         self._graph = whole.graph
-        self._made: dict[int, Callable[..., Any]] = {}
         self._source = Excerpts(whole.graph.as_graph_def())
         self._outputs = whole.structured_outputs
         feeds = [whole.graph.as_graph_element(f"{self._names[index]}:0") for index in self._inputs]
@@ -313,36 +311,6 @@ class Objective:
     def held_by(self, parameter: Parameter) -> tuple[str, ...]:
         """The names of the tensors that hold a parameter's value in the float64 graph."""
         return tuple(self._feeds[position].name for position in parameter.inputs)
-
-    def moving(self, base: Base, loss: int, seed: int) -> dict[int, npt.NDArray[np.bool_]]:
-        """Where what units of a loss give each other changes when its variables do.
-
-        Args:
-            base: the point.
-            loss: the loss.
-            seed: seeds how the variables move.
-
-        Returns:
-            For each source, by its number, that only changes in places: where it does.
-        """
-        self.deadline.require_time()
-        apart = self.apart[loss]
-        made = [] if apart is None else [source for source in apart.sources if source.leaf is None]
-        if not made or not base.units:
-            return {}
-        if loss not in self._made:
-            tensors = [self._graph.as_graph_element(source.name) for source in made]
-            self._made[loss] = self._part(tensors, [loss])
-        try:
-            there = self._made[loss](self._nudged_inputs(base, loss, seed, NUDGE, quickly=True))
-        except tf.errors.OpError:
-            return {}
-        found = {}
-        for source, value in zip(made, there, strict=True):
-            changed = np.asarray(value) != np.asarray(base.units[source.name])
-            if not changed.all():
-                found[source.number] = changed
-        return found
 
     def _dropped(self, pure: PureGraph) -> frozenset[int]:
         """The losses of the step whose gradients nothing in it makes use of."""
@@ -629,9 +597,7 @@ class Objective:
                 found["gradients"].append([None for g in call.gradients if g is not None])
         return {**found, "errors": tuple(errors)}
 
-    def _nudged_inputs(
-        self, base: Base, loss: int, seed: int, size: float, *, quickly: bool = False
-    ) -> list[tf.Tensor]:
+    def _nudged_inputs(self, base: Base, loss: int, seed: int, size: float) -> list[tf.Tensor]:
         """The inputs where all that a loss is differentiated for moves a little at random.
 
         Args:
@@ -639,7 +605,6 @@ class Objective:
             loss: the loss.
             seed: seeds the moves.
             size: how far, relative to the scale of what moves.
-            quickly: whether moves of large variables are products of vectors. Defaults to False.
         """
         inputs = list(base.inputs)
         for parameter in self.parameters:
@@ -647,12 +612,7 @@ class Objective:
                 continue
             value = as_floats(base.inputs[parameter.inputs[0]])
             rng = generator(seed, parameter.stream, "nudge")
-            if quickly and value.ndim > 1 and value.size > LARGE:
-                inner, outer = factors_of(value.shape, transposed=False)
-                unit = size * scale_of(value)
-                change = unit * rng.standard_normal(inner) * rng.standard_normal(outer)
-            else:
-                change = size * gaussian(rng, value.shape, scale_of(value))
+            change = size * gaussian(rng, value.shape, scale_of(value))
             for position in parameter.inputs:
                 inputs[position] = tf.constant(as_floats(base.inputs[position]) + change)
         return inputs

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfcheck.lines import factors_of
-
 LARGE = 2**13
 """Directions in tensors of more entries than this are products."""
+
+
+def is_large(shape: tuple[int, ...]) -> bool:
+    """Whether directions in a tensor of this shape are products."""
+    return len(shape) > 1 and math.prod(shape) > LARGE
 
 
 class UndividedError(Exception):
@@ -44,6 +47,11 @@ class Source:
     leaf: str | None
     number: int
 
+    @property
+    def large(self) -> bool:
+        """Whether directions in it are products."""
+        return is_large(self.shape)
+
 
 @dataclass(frozen=True, eq=False)
 class Output:
@@ -58,6 +66,11 @@ class Output:
     name: str
     weights: tuple[str | None, ...]
     same: str | None
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The gradients that weigh it which are not one."""
+        return tuple(weight for weight in self.weights if weight is not None)
 
 
 @dataclass(frozen=True)
@@ -83,17 +96,15 @@ class Kernel:
     Attributes:
         user: the operation that it is multiplied in.
         transposed: whether that transposes it.
-        factors: shapes of the two factors of a direction in it, as `as_tensors` gives them.
     """
 
     user: str
     transposed: bool
-    factors: tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def kernel_of(source: Source, users: Sequence[tf.Operation]) -> Kernel | None:
     """A source as a large kernel, where it is one."""
-    if len(users) != 1 or math.prod(source.shape) <= LARGE:
+    if len(users) != 1 or not source.large:
         return None
     (user,) = users
     if len(user.inputs) != 2 or user.inputs[1].name != source.name:
@@ -107,5 +118,4 @@ def kernel_of(source: Source, users: Sequence[tf.Operation]) -> Kernel | None:
         return None  # with groups, one output needs one of each group
     if math.prod(source.shape) <= (user.outputs[0].shape.num_elements() or math.inf):
         return None  # to move it costs less than to add to all that it gives
-    inner, outer = factors_of(source.shape, transposed=transposed)
-    return Kernel(user.name, transposed, (inner, (*outer, 1) if transposed else outer))
+    return Kernel(user.name, transposed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tfcheck.directions import Array
 from tfcheck.graph_functions import Excerpts, graph_function
-from tfcheck.lines import Direction, Factors
+from tfcheck.lines import factors_of
+from tfcheck.moves import Layout, Moves, Piece
 from tfcheck.sources import Kernel, Output, Source
 
 if TYPE_CHECKING:
@@ -56,114 +57,177 @@ def moved_name(number: int) -> str:
     return f"moved/{number}:0"
 
 
-class Together:
-    """Units, or the loss, as one function of places, directions and what they are given.
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What units are given at a point.
+
+    Attributes:
+        lying: the vector of what moves and is small.
+        bases: what moves and is large.
+        still: what does not move.
+        weights: what weighs the outputs.
+    """
+
+    lying: tf.Tensor
+    bases: list[tf.Tensor]
+    still: list[tf.Tensor]
+    weights: list[tf.Tensor]
+
+
+class _Part:
+    """A part of the graph as a function of a place, directions and what it is given there.
 
     Args:
         apart: all units.
-        assembly: what computes them.
+        assembly: what computes it.
         thin: whether large kernels stay where they are, and a thin product is added to what comes
             of them. Their directions must then be factors.
     """
 
     def __init__(self, apart: Apart, assembly: Assembly, *, thin: bool) -> None:
-        nodes, feeds, outputs = assembly.nodes, assembly.feeds, assembly.outputs
-        element = apart.promoted.graph.as_graph_element
+        nodes, feeds = assembly.nodes, assembly.feeds
         moved = {moved_name(s.number): s for s in apart.sources}
-        self._moving = [moved[fed].number for fed in feeds if fed in moved]
-        self._kernels = {n for n in self._moving if n in apart.kernels} if thin else set()
+        moving = [moved[fed] for fed in feeds if fed in moved]
+        self._kernels = {s.number for s in moving if s.number in apart.kernels} if thin else set()
         for number in self._kernels:
             _make_thin(nodes, apart.kernels[number], number)
+        pieces = [_piece(s, apart.kernels.get(s.number), self._kernels) for s in moving]
+        self._layout = Layout(pieces)
+        self._pieces = {piece.number: piece for piece in pieces if piece.factored}
+        self._small = {s.number: s.name for s in moving if s.number not in self._pieces}
+        self._large = [s.name for s in moving if s.number in self._pieces]
         self._still = [name for fed, name in feeds.items() if fed not in moved]
-        self._names = [apart.sources[number].name for number in self._moving]
-        self._weights = list(
-            dict.fromkeys(w for of in outputs for o in of for w in o.weights if w is not None)
-        )
-        wanted = list(dict.fromkeys(o.name for of in outputs for o in of))
-        nothing = (tf.zeros((), tf.float64), tf.zeros((), tf.float64))
-        self._nowhere = [
-            tuple(tf.zeros(shape, tf.float64) for shape in apart.kernels[number].factors)
-            if number in self._kernels
-            else nothing
-            for number in self._moving
-        ]
+        outputs = [output for of in assembly.outputs for output in of]
+        self._weights = list(dict.fromkeys(o.named for o in outputs if o.named))
+        wanted = list(dict.fromkeys(output.name for output in outputs))
 
         def evaluate(
-            places: tf.Tensor,
-            moves: list[tuple[tf.Tensor, tf.Tensor]],
-            bases: list[tf.Tensor],
-            still: list[tf.Tensor],
-            weights: list[tf.Tensor],
-        ) -> tf.Tensor:
-            given = dict(zip(self._still, still, strict=True))
-            for position, number in enumerate(self._moving):
-                inner, outer = moves[position]
-                base, far = bases[position], places[position] * outer
-                if number in self._kernels:
-                    names = (
-                        moved_name(number),
-                        _thin_name(number, "in"),
-                        _thin_name(number, "out"),
-                    )
-                    given |= dict(zip(names, (base, inner, tf.reshape(far, [-1])), strict=True))
-                else:
-                    there = base + inner * far
-                    there.set_shape(base.shape)
-                    given[moved_name(number)] = there
-            found = apart.promoted.excerpts.assembled(nodes.values(), given, wanted)
-            values = dict(zip(wanted, found, strict=True))
-            by_name = dict(zip(self._weights, weights, strict=True))
+            place: tf.Tensor, move: tuple[tf.Tensor, list[tf.Tensor]], base: tuple[Any, ...]
+        ) -> Any:
+            at = Given(*base)
+            fed = self._fed(place, move, at)
+            found = apart.promoted.excerpts.assembled(nodes.values(), fed, wanted)
+            return self._answer(assembly, dict(zip(wanted, found, strict=True)), at)
 
-            def weighted(output: Output, weight: str | None) -> tf.Tensor:
-                value = values[output.name]
-                return tf.reduce_sum(
-                    tf.cast(value if weight is None else value * by_name[weight], tf.float64)
-                )
-
-            return tf.stack(
-                [
-                    tf.add_n([weighted(o, weight) for o in of for weight in o.weights])
-                    for of in outputs
-                ]
-            )
+        element = apart.promoted.graph.as_graph_element
 
         def specs(tensors: Iterable[str]) -> list[tf.TensorSpec]:
             return [tf.TensorSpec(element(n).shape, element(n).dtype) for n in tensors]
 
-        free = tf.TensorSpec(None, tf.float64)
-        pairs = [
-            tuple(tf.TensorSpec(shape, tf.float64) for shape in apart.kernels[number].factors)
-            if number in self._kernels
-            else (free, free)
-            for number in self._moving
+        inners = [
+            tf.TensorSpec(piece.inner if number in self._kernels else None, tf.float64)
+            for number, piece in self._pieces.items()
         ]
-        places = tf.TensorSpec([len(self._moving)], tf.float64)
-        given = (specs(self._names), specs(self._still), specs(self._weights))
-        self._evaluate = graph_function(evaluate, [places, pairs, *given])
-        self._count = len(outputs)
+        vector, place = self._layout.spec, tf.TensorSpec([], tf.float64)
+        weights = specs(names[0] for names in self._weights)
+        base = (vector, specs(self._large), specs(self._still), weights)
+        self._evaluate = graph_function(evaluate, [place, (vector, inners), base])
 
-    def __call__(
-        self,
-        found: Mapping[str, tf.Tensor],
-        places: Mapping[int, float],
-        moves: Mapping[int, tuple[tf.Tensor, tf.Tensor]],
-    ) -> Array:
-        """What each unit answers; `nan` for all where an operation refuses one of the places."""
-        at = [places.get(number, 0.0) for number in self._moving]
+    def _fed(
+        self, place: tf.Tensor, move: tuple[tf.Tensor, list[tf.Tensor]], at: Given
+    ) -> dict[str, tf.Tensor]:
+        """What is fed where everything has moved, by the names in the assembly."""
+        direction, inners = move
+        fed = dict(zip(self._still, at.still, strict=True))
+        there = self._layout.unpacked(at.lying + place * direction)
+        beside = iter(zip(inners, at.bases, strict=True))
+        for number, value in there.items():
+            if number not in self._pieces:
+                fed[moved_name(number)] = value
+                continue
+            inner, kept = next(beside)
+            if number in self._kernels:
+                fed |= {moved_name(number): kept, _thin_name(number, "in"): inner}
+                fed[_thin_name(number, "out")] = tf.reshape(value, [-1])
+            else:
+                far = kept + inner * value
+                far.set_shape(kept.shape)
+                fed[moved_name(number)] = far
+        return fed
+
+    def _answer(self, assembly: Assembly, values: Mapping[str, tf.Tensor], at: Given) -> Any:
+        """What the function gives, of the tensors that are wanted."""
+        raise NotImplementedError
+
+    def given(self, found: Mapping[str, tf.Tensor]) -> Given:
+        """What the part is given where tensors are these, by their names."""
+        return Given(
+            self._layout.packed({n: np.asarray(found[name]) for n, name in self._small.items()}),
+            [found[name] for name in self._large],
+            [found[name] for name in self._still],
+            [_total([found[name] for name in names]) for names in self._weights],
+        )
+
+    def _at(self, given: Given, place: float, moves: Moves) -> Any:
+        base = (given.lying, given.bases, given.still, given.weights)
+        direction = moves.in_layout(self._layout)
         try:
-            answers = self._evaluate(
-                tf.constant(at, tf.float64),
-                [
-                    moves.get(number, nowhere)
-                    for number, nowhere in zip(self._moving, self._nowhere, strict=True)
-                ],
-                [found[name] for name in self._names],
-                [found[name] for name in self._still],
-                [found[name] for name in self._weights],
-            )
+            return self._evaluate(tf.constant(place, tf.float64), direction, base)
         except tf.errors.OpError:
-            return np.full(self._count, np.nan)
-        return np.asarray(answers)
+            return None
+
+
+class Together(_Part):
+    """Units, or the loss, as one function: what each answers."""
+
+    def __init__(self, apart: Apart, assembly: Assembly, *, thin: bool) -> None:
+        super().__init__(apart, assembly, thin=thin)
+        self._count = len(assembly.outputs)
+
+    def _answer(self, assembly: Assembly, values: Mapping[str, tf.Tensor], at: Given) -> Any:
+        by_name = dict(zip(self._weights, at.weights, strict=True))
+
+        def sums(output: Output) -> Iterator[tf.Tensor]:
+            value = values[output.name]
+            if output.named:
+                yield tf.reduce_sum(tf.cast(value * by_name[output.named], tf.float64))
+            if plain := output.weights.count(None):
+                yield plain * tf.reduce_sum(tf.cast(value, tf.float64))
+
+        answers = [_total([s for output in of for s in sums(output)]) for of in assembly.outputs]
+        return tf.stack(answers)
+
+    def __call__(self, given: Given, place: float, moves: Moves) -> Array:
+        """What each unit answers; `nan` for all where an operation refuses the place."""
+        answers = self._at(given, place, moves)
+        return np.full(self._count, np.nan) if answers is None else np.asarray(answers)
+
+
+class Flow(_Part):
+    """What units make, as one function of where the variables are.
+
+    Args:
+        apart: all units.
+        assembly: what computes it.
+    """
+
+    def __init__(self, apart: Apart, assembly: Assembly) -> None:
+        super().__init__(apart, assembly, thin=True)
+
+    def _answer(self, assembly: Assembly, values: Mapping[str, tf.Tensor], at: Given) -> Any:
+        del at
+        return [values[output.name] for of in assembly.outputs for output in of]
+
+    def __call__(self, given: Given, moves: Moves) -> list[tf.Tensor] | None:
+        """What units make; None where an operation refuses that."""
+        made: list[tf.Tensor] | None = self._at(given, 1.0, moves)
+        return made
+
+
+def _piece(source: Source, kernel: Kernel | None, thin: Container[int]) -> Piece:
+    """Where a source lies that moves."""
+    if not source.large:
+        return Piece(source.number, source.shape, factored=False)
+    transposed = kernel is not None and kernel.transposed
+    inner, outer = factors_of(source.shape, transposed=transposed)
+    shape = (*outer, 1) if transposed else outer
+    nothing = inner if source.number in thin else ()
+    return Piece(source.number, shape, factored=True, transposed=transposed, inner=nothing)
+
+
+def _total(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The sum of tensors, of which there is at least one."""
+    return tensors[0] if len(tensors) == 1 else tf.add_n(tensors)
 
 
 def _make_thin(nodes: dict[str, Any], kernel: Kernel, number: int) -> None:
@@ -235,11 +299,3 @@ class Derivative:
 
 
 _STOPPING = frozenset({"StopGradient", "PreventGradient"})
-
-
-def as_tensors(direction: Direction) -> tuple[tf.Tensor, tf.Tensor]:
-    """A direction as the two tensors whose product it is."""
-    if isinstance(direction, Factors):
-        outer = direction.outer[:, None] if direction.transposed else direction.outer
-        return tf.constant(direction.inner), tf.constant(outer)
-    return tf.constant(direction), tf.ones((), tf.float64)
