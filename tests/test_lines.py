@@ -143,6 +143,7 @@ def test_directions_in_large_kernels_are_products() -> None:
     assert len(kernels) == 16
     assert kernels <= factors
     apart = objective.apart[0]
+    assert apart is not None
     still = {
         p.path
         for p in parameters
