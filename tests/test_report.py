@@ -309,7 +309,7 @@ def test_dataframe() -> None:
     assert {type(word) for word in frame["verdict"]} == {str}
     assert list(frame["reason"]) == ["", "blocked"]
     assert frame["score"].isna().tolist() == [False, True]
-    expected = {field.name for field in dataclasses.fields(VariableReport)} - {"worst"}
+    expected = {field.name for field in dataclasses.fields(VariableReport)} - {"worst", "slopes"}
     assert set(frame.columns) == expected
 
 

@@ -893,7 +893,8 @@ class Examination:
 
 def _contradicted_by_entries(report: VariableReport, measurement: Measurement) -> bool:
     """Whether a gap hardly larger than its bar is found in none of the entries looked at."""
-    barely = measurement.gap_square <= _BARELY**2 * measurement.bar_square
+    bar = measurement.bar_square
+    barely = bar < measurement.gap_square <= _BARELY**2 * bar
     equal = all(abs(c.analytic - c.numerical) <= c.error_bar for c in report.worst)
     return bool(report.worst) and barely and equal
 
