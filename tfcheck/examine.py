@@ -20,6 +20,7 @@ from tfcheck.errors import ParityError, TfcheckError, some
 from tfcheck.everything import Member, disagrees
 from tfcheck.judge import (
     Judgement,
+    detectable_error,
     judge_measurement,
     judge_missing,
     settled,
@@ -818,7 +819,10 @@ class Examination:
             score=_score_shown(measurement, judgement.reason),
             numerical_norm=_numerical_norm_shown(measurement, judgement.reason) / abs(scale),
             error_bar=measurement.score_bar,
-            detectable_error=self._detectable(measurement) / abs(scale),
+            detectable_error=detectable_error(
+                measurement, judgement.reason, self.settings.thresholds
+            )
+            / abs(scale),
             slopes=slopes,
         )
         if wrong and target is not None:
@@ -838,11 +842,6 @@ class Examination:
             measurement.numerical_square / squared,
             measurement.analytic_square / squared,
         )
-
-    def _detectable(self, measurement: Measurement) -> float:
-        """The smallest ‖ĝ − g‖ that would have been more than okay."""
-        norms = math.sqrt(measurement.numerical_square) + math.sqrt(measurement.analytic_square)
-        return math.sqrt(measurement.bar_square) + self.settings.thresholds.okay * norms
 
     @property
     def _looked_into(self) -> bool:

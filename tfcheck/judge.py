@@ -85,14 +85,30 @@ def judge_measurement(
         return Judgement(verdict, "kink" if crossed else "")
     bar = math.sqrt(measurement.bar_square)
     largest = max(math.sqrt(measurement.numerical_square), measurement.analytic_norm)
-    negligible = bar * scale <= max(thresholds.okay, coarse) * loudest
+    within = measurement.gap_square <= measurement.bar_square
+    unseen = bar if within else _UNRESOLVED * bar
+    negligible = unseen * scale <= max(thresholds.okay, coarse) * loudest
     if largest <= _UNRESOLVED * bar:
         open_or_pass = Verdict.PASS if negligible else Verdict.INCONCLUSIVE
         return Judgement(open_or_pass, "below_resolution", _ZERO_WITHIN)
-    within = measurement.gap_square <= measurement.bar_square
     if verdict is Verdict.INCONCLUSIVE and within and negligible:
         return Judgement(Verdict.PASS, "below_resolution", _SMALL_BESIDE)
     return Judgement(verdict)
+
+
+def detectable_error(measurement: Measurement, reason: str, thresholds: Thresholds) -> float:
+    """The smallest ‖ĝ − g‖ that would have been told.
+
+    Args:
+        measurement: what was measured.
+        reason: why it was judged as it was: two gradients count as zero within several bars.
+        thresholds: the bands.
+    """
+    bar = math.sqrt(measurement.bar_square)
+    norms = math.sqrt(measurement.numerical_square) + math.sqrt(measurement.analytic_square)
+    told = bar + thresholds.okay * norms
+    beyond = measurement.gap_square > told**2
+    return 2 * _UNRESOLVED * bar if reason == "below_resolution" and beyond else told
 
 
 _ZERO_WITHIN = "Both gradients are zero within the error bar."
