@@ -14,6 +14,7 @@ from tfcheck.examine import Finding, parity
 from tfcheck.internals import live_variable
 from tfcheck.judge import Judgement
 from tfcheck.objective import Objective
+from tfcheck.own_numbers import follows, withdrawn
 from tfcheck.point import Base
 from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.unchanged import held_variables
@@ -53,6 +54,10 @@ def assemble(
             nothing passes as a whole.
         fields: the other fields of the report.
     """
+    thresholds = fields["settings"].thresholds
+    findings = [
+        finding if follows(finding, thresholds) else withdrawn(finding) for finding in findings
+    ]
     findings = [
         _declare(finding) if finding.report.path in declared else finding for finding in findings
     ]
