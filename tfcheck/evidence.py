@@ -11,6 +11,8 @@ from tfcheck.errors import ReproductionError
 from tfcheck.report import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
 
@@ -84,6 +86,16 @@ class Evidence:
             return reproduced(self)
         except ReproductionError as error:
             return error
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the test into a folder, and return its path.
+
+        Raises:
+            ReproductionError: if there is none, or it cannot be written.
+        """
+        if isinstance(self.outcome, ReproductionError):
+            raise self.outcome
+        return self.outcome.save(folder)
 
 
 @dataclass

@@ -85,7 +85,7 @@ def _kept(culprit: str, name: str, value: Any, shelf: Shelf) -> Any:
 
 def as_array(value: Any) -> npt.NDArray[Any]:
     """A tensor or a variable as an array that NumPy can save by itself."""
-    array = np.array(keras.ops.convert_to_numpy(value) if tf.is_tensor(value) else value)
+    array = np.array(keras.ops.convert_to_numpy(value))
     if array.dtype in _HALVES:
         return array.astype(np.float32)
     return array.astype(np.bytes_) if array.dtype.hasobject else array
