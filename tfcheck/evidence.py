@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tfcheck.errors import ReproductionError
+from tfcheck.errors import ReproductionError, first_line
 from tfcheck.report import Settings
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ class Evidence:
             return reproduced(self)
         except ReproductionError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - nothing that goes on depends on a test
+            return ReproductionError(
+                f"There is no test of {self.culprit}, by a mistake in tfcheck "
+                f"({type(error).__name__}: {first_line(error)}). Please report it."
+            )
 
     def save(self, folder: str | Path) -> Path:
         """Write the test into a folder, and return its path.
