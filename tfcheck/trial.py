@@ -54,6 +54,8 @@ def reproduced(evidence: Evidence) -> Reproduction:
         try:
             if _fails(evidence, trial):
                 return _written(evidence, trial)
+        except ReproductionError:
+            raise
         except TfcheckError as error:
             said = received(error)
         except Exception as error:  # noqa: BLE001 - code of the user's, run where it was not before
