@@ -454,14 +454,14 @@ class Checker:
     def _collected(
         self, culprits: Sequence[str], batch: Batch, step: int | None, checkpoint: str
     ) -> tuple[Evidence, ...]:
-        """Evidence on culprits, of each as it was first found."""
-        unknown = [path for path in culprits if path not in self._evidence]
+        """Evidence on culprits, of each as it was first found where that does for a test."""
+        known = self._evidence
+        unknown = [path for path in culprits if all(one.is_spent for one in known.get(path, ()))]
         if unknown and not (self._verdicts_only or self._deadline.is_over):
             at = f"at {checkpoint} (step {step})" if checkpoint else ""
-            collector = Collector(self._step, batch, self.settings, at)
-            for one in collector.on(unknown):
-                self._evidence.setdefault(one.culprit, []).append(one)
-        return tuple(one for path in culprits for one in self._evidence.get(path, ()))
+            found = Collector(self._step, batch, self.settings, at).on(unknown)
+            known |= {path: [one for one in found if one.culprit == path] for path in unknown}
+        return tuple(one for path in culprits for one in known.get(path, ()))
 
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
         """Paths of the inputs and variables that are wrong when a layer is called by itself.

@@ -23,6 +23,7 @@ from tfcheck.units import LOSS
 from tfcheck.witness import Noted, Witness
 
 _MOST_CULPRITS = 8
+"""Many that are wrong are wrong alike, and what is kept of each takes memory."""
 
 _OF_LOSSES = ("y_true", "y_pred", "sample_weight")
 
@@ -50,6 +51,7 @@ class Collector:
             culprits: their paths.
         """
         known = {path: self._made_again(path) for path in culprits[:_MOST_CULPRITS]}
+        known |= {path: self._one_too_many(path) for path in culprits[_MOST_CULPRITS:]}
         layers = {path: self._layer(path) for path, one in known.items() if not one.refusal}
         if not layers:
             return tuple(known.values())
@@ -92,6 +94,14 @@ class Collector:
             return replace(evidence, recipe=recipe_of(layer))
         except ReproductionError as error:
             return replace(evidence, refusal=str(error))
+
+    def _one_too_many(self, path: str) -> Evidence:
+        name = _name_of(path, self.step.owner)
+        said = (
+            f"Tests are made of at most {_MOST_CULPRITS} culprits of a check. Received: {path}, "
+            "which is behind so many. Mend those first, and check again."
+        )
+        return Evidence(path, name, self.settings, self.moment, refusal=said)
 
     def _of_layer(
         self, evidence: Evidence, layer: keras.Layer | None, witness: Witness

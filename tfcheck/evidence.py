@@ -92,6 +92,11 @@ class Evidence:
                 f"({type(error).__name__}: {first_line(error)}). Please report it."
             )
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether a test was tried out in vain: then what another check has may do better."""
+        return isinstance(vars(self).get("outcome"), ReproductionError)
+
     def save(self, folder: str | Path) -> Path:
         """Write the test into a folder, and return its path.
 

@@ -32,7 +32,13 @@ class Place:
 
     @property
     def found(self) -> Any:
-        """What is there."""
+        """What is there.
+
+        Raises:
+            ReproductionError: if the module is not loaded, as in another process.
+        """
+        if self.loaded not in sys.modules:
+            raise _refused(f"{self.name} of {self.loaded}, which is not loaded", "Import it first")
         return getattr(sys.modules[self.loaded], self.name)
 
 

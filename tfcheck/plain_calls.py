@@ -44,7 +44,7 @@ def given_in(call: Noted, culprit: str) -> Given:
     arrays = first_samples(shelf.arrays, MOST_BYTES)
     if arrays is None:
         raise ReproductionError(too_large(culprit, "inputs"))
-    phase = "inference" if call.training is False else "train"
+    phase = "train" if call.training else "inference"
     return Given(args, kwargs, phase, gradients, arrays)
 
 

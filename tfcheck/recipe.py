@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from tfcheck.errors import ReproductionError, first_line
+from tfcheck.errors import ReproductionError
 from tfcheck.internals import sublayers
 from tfcheck.places import Place, place_of, qualified
 
@@ -37,8 +37,7 @@ class Recipe:
         try:
             return keras.saving.deserialize_keras_object(config, custom_objects=objects)
         except Exception as error:
-            said = first_line(error.__cause__ or error)
-            raise _without_config(config["class_name"], said) from error
+            raise _without_config(config["class_name"], _reason(error)) from error
 
 
 def recipe_of(thing: Any) -> Recipe:
@@ -52,7 +51,7 @@ def recipe_of(thing: Any) -> Recipe:
         config.pop("compile_config", None)
         config = json.loads(json.dumps(config))
     except Exception as error:
-        raise _without_config(type(thing).__name__, first_line(error)) from error
+        raise _without_config(type(thing).__name__, _reason(error)) from error
     places: dict[str, Place] = {}
     for part in _named_in(config):
         _place(part, thing, places)
@@ -64,6 +63,13 @@ def _without_config(name: str, said: str) -> ReproductionError:
         f"A test must make its layer from its config. Received: {name}, which cannot be ({said}). "
         "Give it a get_config that from_config understands."
     )
+
+
+def _reason(error: BaseException) -> str:
+    """The first sentence of what was first raised: Keras says over it, at length, that it was."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
 
 
 def _named_in(config: Any) -> Iterator[dict[str, Any]]:

@@ -308,10 +308,13 @@ class GradientReport:
         return tuple(reproduction.save(folder) for reproduction in reproductions)
 
     def _without_evidence(self) -> str:
-        of = f"culprits {self.culprits}, read from a file" if self.culprits else "no culprit"
+        received = f"Received: a report with verdict {str(self.verdict)!r} and"
+        if not self.culprits:
+            return f"A test is of a culprit. {received} no culprit. There is nothing to reproduce."
         return (
-            "A test is made of what a check found wrong, by the report of that check itself. "
-            f"Received: a report with verdict {str(self.verdict)!r} and {of}. Check again."
+            "A test is made of what its layer was given, which is in no report that was read from "
+            f"a file, or that had no time for it. {received} culprits {self.culprits} alone. "
+            "Check again."
         )
 
     def count(self, verdict: Verdict) -> int:
