@@ -19,8 +19,11 @@ import numpy as np
 import pytest
 from fingerprint import nothing_changes
 
-from tfcheck import GradientReport, Verdict, check_gradients, check_layer, plain_calls
+from tfcheck import GradientReport, Thresholds, Verdict, check_gradients, check_layer, plain_calls
+from tfcheck.batch import first_batch
+from tfcheck.check import GradientChecker
 from tfcheck.errors import ReproductionError
+from tfcheck.options import make_settings
 from tfcheck.reproduction import Reproduction
 
 L = keras.layers
@@ -101,6 +104,14 @@ def quiet(own: Any) -> Case:
     return model, x, model.predict(x, verbose=0) + 1e-4
 
 
+def whole(own: Any) -> Case:
+    """A model that is to blame itself."""
+    model = own.Whole(name="whole")
+    model(X)
+    model.compile("sgd", "mse")
+    return model, X, Y
+
+
 def half(own: Any) -> Case:
     """A layer of a model that trains in mixed precision."""
     keras.config.set_dtype_policy("mixed_float16")
@@ -131,6 +142,11 @@ CASES: dict[str, Callable[[Any], Case]] = {
     "blocked": lambda own: chain(own.Blocked(name="blocked")),
     "eager": lambda own: chain(own.InTraining(name="eager"), run_eagerly=True),
     "half": half,
+    "graph_only": lambda own: chain(own.GraphOnly(name="graph_only")),
+    "recurrent": lambda own: chain(
+        L.Reshape((3, 1)), L.RNN(own.Cell(4), name="recurrent"), L.Dense(2)
+    ),
+    "whole": whole,
     "squares": lambda own: chain(loss=own.Squares()),
     "mean_of_squares": lambda own: chain(loss=own.mean_of_squares),
 }
@@ -141,6 +157,16 @@ def checked(case: Case, **options: Any) -> GradientReport:
     report = check_gradients(*case, **options)
     assert report.verdict is Verdict.FAIL, str(report)
     return report
+
+
+_reports: dict[str, GradientReport] = {}
+
+
+def report_of(name: str, own: Any) -> GradientReport:
+    """The report on a case, made once for all tests."""
+    if name not in _reports:
+        _reports[name] = checked(CASES[name](own))
+    return _reports[name]
 
 
 def arrays_of(reproduction: Reproduction | None) -> dict[str, Any]:
@@ -168,8 +194,8 @@ def outcomes(process: subprocess.Popen[str], word: str) -> set[str]:
 def test_each_fails_today_and_passes_when_mended(own: Any, project: Path) -> None:
     """What pytest makes of the files that are written, as things are and with a mended package."""
     tests = project / "wrong" / "tests"
-    for name, case in CASES.items():
-        written = checked(case(own)).reproduce(tests)
+    for name in CASES:
+        written = report_of(name, own).reproduce(tests)
         assert written == (tests / f"test_gradient_of_{name}.py",)
     shutil.copytree(tests, project / "mended" / "tests")
     today, mended = (run_tests(project / name / "tests") for name in ("wrong", "mended"))
@@ -179,7 +205,7 @@ def test_each_fails_today_and_passes_when_mended(own: Any, project: Path) -> Non
 
 def test_the_message_shows_the_worst_variable(own: Any, tmp_path: Path) -> None:
     """Who reads the failure of the test sees which gradient is wrong, and by how much."""
-    (test,) = checked(CASES["scale"](own)).reproduce(tmp_path)
+    (test,) = report_of("scale", own).reproduce(tmp_path)
     scope: dict[str, Any] = {"__file__": str(test)}
     exec(compile(test.read_text(encoding="utf-8"), str(test), "exec"), scope)  # noqa: S102
     with pytest.raises(AssertionError, match=r"worst       scale/factor, score 3.3e-1"):
@@ -193,26 +219,24 @@ def test_what_is_saved_is_what_was_given(own: Any) -> None:
     assert set(saved) == {"input_0", "weight_0"}
     np.testing.assert_array_equal(saved["weight_0"], [3.0, 1.0, 1.0])
     np.testing.assert_allclose(saved["input_0"], model.get_layer("first")(x), rtol=1e-6)
-    saved = arrays_of(checked(CASES["mean"](own)).reproduction)
+    saved = arrays_of(report_of("mean", own).reproduction)
     np.testing.assert_array_equal(saved["mask"], IDS != 0)
-    assert set(arrays_of(checked(CASES["quiet"](own)).reproduction)) == {
-        "input_0",
-        "output_gradient",
-    }
+    saved = arrays_of(report_of("quiet", own).reproduction)
+    assert set(saved) == {"input_0", "output_gradient"}
 
 
 def test_options_of_the_check_are_those_of_the_test(own: Any) -> None:
     """A test that is stricter or laxer than the check would be another one."""
-    case = CASES["inner_deep"](own)
-    found = checked(case, seed=7, directions=6).reproduction
+    laxer = Thresholds(concerning=1e-2)
+    options = {"seed": 7, "directions": 6, "thresholds": laxer, "phase": "inference"}
+    found = checked(CASES["scale"](own), **options).reproduction
+    usual = report_of("scale", own).reproduction
     assert found is not None
-    assert "seed=7" in found.source
-    assert "directions=6" in found.source
-    assert "thresholds" not in found.source
-    case[0].trainable = True
-    scale = check_gradients(*CASES["scale"](own), phase="inference").reproduction
-    assert scale is not None
-    assert 'phase="inference"' in scale.source
+    assert usual is not None
+    assert f"thresholds=tfcheck.{laxer!r}" in found.source
+    for option in ("seed=7", "directions=6", 'phase="inference"', "concerning=0.01"):
+        assert option in found.source
+        assert option not in usual.source
 
 
 REFUSED: dict[str, tuple[Callable[[Any], Case], str]] = {
@@ -272,7 +296,7 @@ def test_a_report_keeps_no_model_alive(own: Any, tmp_path: Path) -> None:
 
 def test_a_saved_report_has_no_arrays(own: Any, tmp_path: Path) -> None:
     """JSON holds the report alone; asked for a test, one that was loaded says to check again."""
-    report = checked(CASES["wrapped"](own))
+    report = report_of("wrapped", own)
     loaded = GradientReport.load(report.save(tmp_path / "report.json"))
     assert loaded == report
     assert loaded.reproduction is None
@@ -302,9 +326,40 @@ def test_long_batches_are_cut(own: Any, monkeypatch: pytest.MonkeyPatch) -> None
         report.reproduce(".")
 
 
+def test_many_culprits(own: Any) -> None:
+    """Tests are made of the first few of many, and of the others it is said why not."""
+    report = checked(chain(*(own.Scale(name=f"scale_{number}") for number in range(10))))
+    assert len(report.evidence) == len(report.culprits) == 10
+    refused = [evidence.refusal for evidence in report.evidence if evidence.refusal]
+    assert [text.partition("Received: ")[2][:8] for text in refused] == ["scale_8,", "scale_9,"]
+
+
+def test_a_test_that_passed_is_tried_anew(own: Any) -> None:
+    """Where a check sees nothing that fails alone, what a later one sees is tried, too."""
+    model, x, y = CASES["scale"](own)
+    settings = make_settings(
+        phase="train",
+        method="directions",
+        directions=4,
+        epsilon="auto",
+        thresholds=Thresholds(),
+        expected_mismatch=(),
+        seed=0,
+    )
+    checker = GradientChecker(model, settings)
+    batch = first_batch(x, y)
+    first, second = (checker.check(batch).evidence[0] for _ in range(2))
+    assert first is second
+    object.__setattr__(first, "outcome", ReproductionError("passed"))
+    assert first.is_spent
+    third = checker.check(batch).evidence[0]
+    assert third is not first
+    assert isinstance(third.outcome, Reproduction)
+
+
 def test_other_files_are_left_alone(own: Any, tmp_path: Path) -> None:
     """A test of tfcheck's is written anew, one of somebody else's is not overwritten."""
-    report = checked(CASES["bare"](own))
+    report = report_of("bare", own)
     (test,) = report.reproduce(tmp_path)
     assert report.reproduce(tmp_path) == (test,)
     test.write_text("def test_of_mine(): ...\n", encoding="utf-8")

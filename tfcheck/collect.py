@@ -10,7 +10,6 @@ from typing import Any
 import keras
 
 from tfcheck.batch import Batch
-from tfcheck.eager import listen_eagerly
 from tfcheck.errors import ReproductionError, TfcheckError, first_line, received
 from tfcheck.evidence import Evidence
 from tfcheck.internals import sublayers
@@ -20,7 +19,7 @@ from tfcheck.recipe import recipe_of
 from tfcheck.report import Settings
 from tfcheck.steps import Step
 from tfcheck.units import LOSS
-from tfcheck.witness import Noted, Witness
+from tfcheck.witness import Noted, Witness, seen
 
 _MOST_CULPRITS = 8
 """Many that are wrong are wrong alike, and what is kept of each takes memory."""
@@ -55,11 +54,10 @@ class Collector:
         layers = {path: self._layer(path) for path, one in known.items() if not one.refusal}
         if not layers:
             return tuple(known.values())
-        witness = Witness({id(layer) for layer in layers.values()}, losses=LOSS in layers)
+        watched = {id(layer) for layer in layers.values()}
         try:
-            with witness.watching():
-                listen_eagerly(self.step, self.batch)
-        except Exception as error:  # noqa: BLE001 - whatever only eager runs raise
+            witness = seen(self.step, self.batch, watched, losses=LOSS in layers)
+        except Exception as error:  # noqa: BLE001 - whatever another run of the step raises
             said = received(error) if isinstance(error, TfcheckError) else first_line(error)
             return tuple(
                 one if one.refusal else replace(one, refusal=_unseen(path, said))

@@ -125,6 +125,30 @@ class Quiet(keras.layers.Layer):
         return passed_where_loud(x)
 
 
+class GraphOnly(Scale):
+    """Wrong where `fit` runs it, which is nowhere else."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        if tf.executing_eagerly():
+            raise RuntimeError("this runs in a graph alone")
+        return super().call(x)
+
+
+class Cell(keras.layers.Layer):
+    """The cell of a recurrent layer."""
+
+    def __init__(self, units: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.units = self.state_size = units
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.kernel = self.add_weight(name="kernel", shape=(shape[-1], self.units))
+
+    def call(self, x: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        state = squared(tf.tanh(x @ tf.convert_to_tensor(self.kernel) + states[0]))
+        return state, [state]
+
+
 @keras.saving.register_keras_serializable("mine")
 class Wrapped(keras.layers.Layer):
     def __init__(self, inner: keras.Layer, **options: Any) -> None:
@@ -182,6 +206,18 @@ def made_inside() -> keras.Layer:
             return squared(x)
 
     return Inside(name="inside")
+
+
+class Whole(keras.Model):
+    """Wrong between its layers."""
+
+    def __init__(self, units: int = 3, **options: Any) -> None:
+        super().__init__(**options)
+        self.first = keras.layers.Dense(units)
+        self.last = keras.layers.Dense(1)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.last(squared(self.first(x)))
 
 
 class SquaredInStep(keras.Model):
