@@ -68,7 +68,9 @@ class GradientCheck(keras.callbacks.Callback):
             memory_limit, time_limit: as for `tfcheck.check_gradients`.
 
     Attributes:
-        reports: the reports of this training so far, a tuple, oldest first.
+        reports: the reports of this training so far, a tuple, oldest first. Where one found a wrong
+            layer, `reports[-1].reproduce("tests")` writes a unit test of it, which is in the log,
+            too.
 
     Raises (all from `tfcheck.errors`):
         ArgumentError: for an option that tfcheck does not know.

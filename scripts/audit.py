@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,13 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the report as JSON.")
 @click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write it as a web page.")
 @click.option(
+    "--reproduce",
+    "folder",
+    type=_FILE,
+    metavar="FOLDER",
+    help="Write a unit test of each wrong layer into this folder: it fails until that is mended.",
+)
+@click.option(
     "--mlflow", is_flag=True, help="Log it to MLflow: to MLFLOW_TRACKING_URI, or ./mlflow.db."
 )
 @click.option("--tracking-uri", metavar="URI", help="Log it to this MLflow.")
@@ -221,6 +229,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
     max_bytes: int,
     json_file: Path | None,
     html_file: Path | None,
+    folder: Path | None,
     mlflow: bool,
     tracking_uri: str | None,
     experiment: str | None,
@@ -255,6 +264,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
     )
     for file in (json_file, html_file):
         _require_writable(file)
+    _require_folder(folder)
     arrays = read_batch(batch, max_bytes)
 
     verbose = int(not quiet)
@@ -269,7 +279,10 @@ def audit(  # noqa: PLR0917 - click gives them by name
         report = checker.check(first_batch(**arrays), progress=progress)
 
     logged = mlflow or bool(tracking_uri or experiment)
-    Records(json_file, html_file, logged, tracking_uri, experiment, show_all, quiet).keep(report)
+    records = Records(
+        json_file, html_file, folder, logged, tracking_uri, experiment, show_all, quiet
+    )
+    records.keep(report)
     ctx.exit(exit_code(report))
 
 
@@ -291,3 +304,23 @@ def _require_writable(file: Path | None) -> None:
         )
     if not os.access(file if file.exists() else folder, os.W_OK):
         raise OutputError(rule("A report must be writable", "file", str(file), "Name another file"))
+
+
+def _require_folder(folder: Path | None) -> None:
+    """Refuse a folder that is none, or that cannot be made or written to."""
+    if folder is None:
+        return
+    path = folder.absolute()
+    there = next(place for place in (path, *path.parents) if place.exists())
+    try:
+        # Asking for permission is not enough: a file system may be read-only, or none at all.
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise OutputError(
+            rule(
+                "Tests must be written to a folder",
+                "folder",
+                str(folder),
+                "Name one that can be made and written to",
+            )
+        ) from error

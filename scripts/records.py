@@ -31,6 +31,7 @@ class Records:
     Attributes:
         json_file: the report as JSON.
         html_file: the report as a page.
+        folder: where unit tests of the culprits are written.
         mlflow: whether to log it to MLflow.
         tracking_uri: which MLflow; None for the current one.
         experiment: which experiment; None for the current one.
@@ -40,6 +41,7 @@ class Records:
 
     json_file: Path | None = None
     html_file: Path | None = None
+    folder: Path | None = None
     mlflow: bool = False
     tracking_uri: str | None = None
     experiment: str | None = None
@@ -54,10 +56,27 @@ class Records:
             self._kept("written", lambda: _saved(report, json_file))
         if (html_file := self.html_file) is not None:
             self._kept("written", lambda: _saved_page(report, html_file))
+        if self.folder is not None:
+            self._reproduced(report, self.folder)
         if self.mlflow:
             self._kept(
                 "logged to MLflow", lambda: _logged(report, self.tracking_uri, self.experiment)
             )
+
+    def _reproduced(self, report: GradientReport, folder: Path) -> None:
+        """Write a unit test of each culprit; say how to run them, and of which there is none."""
+        tests: list[str] = []
+        for evidence in report.evidence:
+            try:
+                tests.append(shlex.quote(str(evidence.save(folder))))
+            except Exception as error:  # noqa: BLE001 - said, and the exit code is the verdict
+                warn(f"There is no test of {evidence.culprit}. {_reason(error)}")
+        said = "There is nothing to reproduce: no layer is to blame."
+        if tests:
+            said = f"Written: {', '.join(tests)}. Run what fails until it is mended:\n\n"
+            said += f"    python -m pytest {' '.join(tests)}\n"
+        if (tests or not report.culprits) and not self.quiet:
+            _printed(lambda: click.echo(f"  {said}"))
 
     def _kept(self, how: str, work: Callable[[], str]) -> None:
         try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import by_a_factor
 import keras
 import mlflow
 import numpy as np
@@ -17,7 +18,9 @@ import pytest
 
 import tfcheck.check
 from tfcheck.callbacks import GradientCheck
+from tfcheck.callbacks.gradient_check import GradientCheckWarning
 from tfcheck.errors import ArgumentError
+from tfcheck.tracking import attachments
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_mlflow import FakeMlflow
@@ -70,6 +73,57 @@ def test_logging_changes_nothing_of_a_training(fake: FakeMlflow) -> None:
     names = {run["name"] for run in fake.runs.values()}
     assert len(names) == 2  # though both trainings were seeded alike
     assert {run["status"] for run in fake.runs.values()} == {"FINISHED"}
+
+
+def wrong_model() -> keras.Model:
+    """One with a wrong layer, the same each time."""
+    keras.utils.set_random_seed(1)
+    layers = [keras.layers.Dense(2), by_a_factor.Scale(name="scale"), keras.layers.Dense(1)]
+    net = keras.Sequential([keras.Input((2,)), *layers], name="net")
+    net.compile("sgd", "mse")
+    return net
+
+
+def test_a_culprit_in_a_training_becomes_a_unit_test(fake: FakeMlflow, tmp_path: Path) -> None:
+    """Every report of the training has it, with what the first check saw; the log has it once."""
+    callback = GradientCheck(X[:4], Y[:4], epochs=1)
+    net = wrong_model()
+    with pytest.warns(GradientCheckWarning, match="Culprit: net/scale"):
+        trained(net, callback)
+    first, last = callback.reports
+    assert last.reproduction is not None
+    assert last.reproduction is first.reproduction
+    assert "found wrong at start (step 0)." in last.reproduction.source
+    assert last.reproduce(tmp_path / "tests")[0].name == "test_gradient_of_scale.py"
+    logged = {path.partition("/gradcheck/")[2]: content for path, content in fake.artifacts.items()}
+    folder = "step-000000"
+    assert logged[f"{folder}/scale_inputs.npz"] == last.reproduction.arrays
+    test = logged[f"{folder}/test_gradient_of_scale.py"].decode()
+    assert "sys.path" not in test  # nothing tells where this machine has its modules
+    assert sum("test_gradient" in path for path in logged) == 1
+
+
+def test_large_unit_tests_are_not_sent(fake: FakeMlflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would take long to send stays with the report."""
+    monkeypatch.setattr(attachments, "MOST_BYTES", 1000)
+    callback = GradientCheck(X[:4], Y[:4])
+    with pytest.warns(GradientCheckWarning):
+        trained(wrong_model(), callback)
+    assert callback.reports[0].reproduction is not None
+    assert any(path.endswith("report.json") for path in fake.artifacts)
+    assert not any("test_gradient" in path for path in fake.artifacts)
+
+
+def test_unit_tests_change_nothing_of_a_training(
+    fake: FakeMlflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training with a wrong layer is bit for bit what it is without the checks that find it."""
+    monkeypatch.setattr(sys.modules[__name__], "model", wrong_model)
+    alone = weights_and_random_numbers()
+    callback = GradientCheck(X[:4], Y[:4], epochs=1)
+    with pytest.warns(GradientCheckWarning):
+        assert weights_and_random_numbers(callback) == alone
+    assert callback.reports[-1].reproduction is not None
 
 
 def test_two_callbacks_in_one_training(fake: FakeMlflow) -> None:

@@ -21,6 +21,8 @@ SEQUENCES = RNG.normal(size=(2, 5, 4)).astype("float32")
 OTHERS = RNG.normal(size=(2, 3, 4)).astype("float32")
 IMAGES = RNG.normal(size=(2, 6, 6, 3)).astype("float32")
 IDS = np.array([[1, 2, 2], [0, 3, 1]])
+MASK = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 1, 0]], bool)
+PHASES = ("train", "inference")
 
 
 class WrongSine(keras.layers.Layer):
@@ -166,6 +168,18 @@ BAD: dict[str, tuple[type[TfcheckError], Any]] = {
     "a wrong rank": (BatchError, lambda: check_layer(L.Conv2D(2, 2), X)),
     "not finite": (BatchError, lambda: check_layer(L.Dense(2), X * np.nan)),
     "option": (ArgumentError, lambda: check_layer(L.Dense(2), X, method="fast")),
+    "arguments that are no dict": (
+        ArgumentTypeError,
+        lambda: check_layer(L.Dense(2), X, arguments=[X]),  # type: ignore[arg-type]
+    ),
+    "training by hand": (
+        ArgumentError,
+        lambda: check_layer(L.Dropout(0.5), X, arguments={"training": True}),
+    ),
+    "gradients of other outputs": (
+        TraceError,
+        lambda: check_layer(L.Dense(2), X, output_gradients=np.ones((6, 3))),
+    ),
     "nothing to differentiate": (
         TraceError,
         lambda: check_layer(L.StringLookup(vocabulary=["a"]), np.array(["a"])),
@@ -179,3 +193,47 @@ def test_bad_arguments(name: str) -> None:
     kind, call = BAD[name]
     with pytest.raises(kind, match=r"(?s)^.+\. Received: .+\."):
         call()
+
+
+def test_named_arguments() -> None:
+    """Arrays among them are inputs, too; flags and masks are passed on as they are."""
+    masked = check_layer(L.GRU(3), SEQUENCES, arguments={"mask": MASK})
+    assert masked.verdict is Verdict.PASS, str(masked)
+    assert masked.objective.losses != check_layer(L.GRU(3), SEQUENCES).objective.losses
+    begun = check_layer(L.GRU(3), SEQUENCES, arguments={"initial_state": X[:2, :3]})
+    assert begun.verdict is Verdict.PASS, str(begun)
+    assert {"input_0", "input_1"} <= set(by_name(begun))
+    attended = check_layer(
+        L.MultiHeadAttention(2, 3), SEQUENCES, SEQUENCES, arguments={"use_causal_mask": True}
+    )
+    assert attended.verdict is Verdict.PASS, str(attended)
+
+
+def test_gradients_of_outputs() -> None:
+    """With weights of one's own, a loss is the sum of what they weigh."""
+    weights = np.arange(18, dtype="float32").reshape(6, 3)
+    layer = L.Dense(3)
+    report = check_layer(layer, X, output_gradients=weights)
+    assert report.verdict is Verdict.PASS, str(report)
+    assert report.objective.losses[0] == pytest.approx(float(np.sum(layer(X) * weights)), rel=1e-5)
+
+
+def test_what_is_within_is_called_in_the_phase() -> None:
+    """A layer that does not take `training` hands it on to those it is made of."""
+
+    class Block(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.normalized = L.BatchNormalization()
+
+        def build(self, shape: Any) -> None:
+            self.normalized.build(shape)
+
+        def call(self, x: Any) -> Any:
+            return self.normalized(x)
+
+    layer = Block()
+    losses = [check_layer(layer, X, phase=phase).objective.losses for phase in PHASES]
+    own = [check_layer(layer.normalized, X, phase=phase).objective.losses for phase in PHASES]
+    assert losses[0] != losses[1]
+    assert losses == own

@@ -688,3 +688,52 @@ def test_command_name(
     monkeypatch.setattr(sys, "argv", [str(script)])
     monkeypatch.setenv("PATH", str(script.parent) if on_path else str(files / "empty"))
     assert surroundings.command_name() == name
+
+
+# -- unit tests of culprits ----------------------------------------------------------------------
+
+
+def test_reproduction() -> None:
+    """A test of the wrong layer is written and named, with the command that runs it."""
+    result = audit("models.py:wrong", "--reproduce", "made/tests")
+    assert result.exit_code == 1, result.output
+    test = Path("made/tests/test_gradient_of_identity.py")
+    assert f"Written: {test}." in result.stdout
+    assert f"python -m pytest {test}\n" in result.stdout
+    assert "from models import Identity" in test.read_text(encoding="utf-8")
+    assert 'str(HERE / "../..")' in test.read_text(encoding="utf-8")
+    with np.load("made/tests/identity_inputs.npz") as saved:
+        assert saved["input_0"].shape == (8, 2)
+    quiet = audit("models.py:wrong", "--reproduce", "made/tests", "--quiet")
+    assert (quiet.exit_code, quiet.output) == (1, "")
+
+
+def test_nothing_to_reproduce() -> None:
+    """Where no layer is to blame nothing is written, and one line says so."""
+    result = audit("models.py:right", "--reproduce", "tests")
+    assert result.exit_code == 0, result.output
+    assert "There is nothing to reproduce: no layer is to blame." in result.stdout
+    assert not Path("tests").exists()
+
+
+def test_a_culprit_without_a_test() -> None:
+    """A culprit of which no test can be made is a warning with the reason; the verdict stands."""
+    Path("inside.py").write_text(
+        "import models\n\n\ndef wrong():\n"
+        "    class Inside(models.Identity):\n        pass\n\n"
+        "    return models.model(Inside(2.0, name='inside'))\n",
+        encoding="utf-8",
+    )
+    result = audit("inside.py:wrong", "--reproduce", "tests", "--quiet")
+    assert result.exit_code == 1, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Warning: There is no test of inside. A test must import what it is of.")
+    assert not Path("tests").exists()
+
+
+@pytest.mark.parametrize("folder", ["models.py", "models.py/tests", "/dev/null/tests"])
+def test_folders_that_are_none(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be made is refused before any work."""
+    monkeypatch.setattr("tfcheck.scripts.batch_files.read_batch", lambda *_: pytest.fail("worked"))
+    result = audit("models.py:wrong", "--reproduce", folder)
+    assert_refused(result, "Tests must be written to a folder", f"folder={folder!r}")

@@ -928,7 +928,8 @@ def test_log_report_raises(refused_port: int, store: str) -> None:
 def test_waiting_reports_survive_in_a_file(tmp_path: Path) -> None:
     """Reports come back from their file equal, and a foreign file is refused with a remedy."""
     path = spool.begin(spool.Target("t", 1, folder=str(tmp_path)))
-    entries = (spool.Entry(report_of(BAD, 7), 5), spool.Entry(error_report(8), 6))
+    files = {"test_gradient_of_conv.py": b"def test(): ...", "conv_inputs.npz": bytes(range(256))}
+    entries = (spool.Entry(report_of(BAD, 7), 5, files), spool.Entry(error_report(8), 6))
     for entry in entries:
         spool.add(path, entry)
     spool.end(path, "FAILED")
@@ -937,8 +938,13 @@ def test_waiting_reports_survive_in_a_file(tmp_path: Path) -> None:
     assert [entry.made_at for entry in content.entries] == [5, 6]
     found = [entry.report.to_dict() for entry in content.entries]
     assert found == [entry.report.to_dict() for entry in entries]
+    assert [entry.files for entry in content.entries] == [files, {}]
     path.write_text('{"a": 1}\n', encoding="utf-8")
     with pytest.raises(ReportError, match="Give the path that the warning named"):
+        spool.read(path)
+    path = spool.begin(spool.Target("u", 1, folder=str(tmp_path)))
+    spool.add(path, spool.Entry(report_of(BAD, 7), 5, {"../elsewhere.py": b""}))
+    with pytest.raises(ReportError):
         spool.read(path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcheck.errors import BatchError, rule, some
+from tfcheck.errors import ArgumentError, ArgumentTypeError, BatchError, rule, some
 from tfcheck.unchanged import all_unchanged
 
 PARTS = ("x", "y", "sample_weight")
@@ -123,6 +123,38 @@ def layer_inputs(inputs: Sequence[Any]) -> Batch:
             "data."
         )
     return batch
+
+
+def split_arguments(
+    arguments: Mapping[str, Any] | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Named arguments of a call: those that are made of arrays, and the others.
+
+    Raises:
+        ArgumentError: if `training` is among them.
+        ArgumentTypeError: if they are no dict.
+    """
+    if not (arguments is None or isinstance(arguments, Mapping)):
+        raise ArgumentTypeError(
+            rule("arguments must be a dict of named ones", "arguments", arguments, "Try {}")
+        )
+    given = dict(arguments or {})
+    if "training" in given:
+        raise ArgumentError(
+            rule(
+                "The training argument follows from phase",
+                "arguments",
+                given,
+                'Leave it out, and give phase="train" or "inference"',
+            )
+        )
+    named = {name: value for name, value in given.items() if _is_of_arrays(value)}
+    return named, {name: value for name, value in given.items() if name not in named}
+
+
+def _is_of_arrays(value: Any) -> bool:
+    leaves = [leaf for leaf in tf.nest.flatten(value) if leaf is not None]
+    return bool(leaves) and all(hasattr(leaf, "shape") for leaf in leaves)
 
 
 def _yields_batches(x: Any) -> bool:

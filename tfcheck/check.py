@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -22,7 +22,8 @@ from tfcheck.assemble import (
     untouched_notes,
     untrained,
 )
-from tfcheck.batch import Batch, first_batch, layer_inputs
+from tfcheck.batch import Batch, first_batch, layer_inputs, split_arguments
+from tfcheck.collect import Collector
 from tfcheck.compiled_loss import Comparison, compare
 from tfcheck.compiled_step import CompiledStep
 from tfcheck.culprits import Culprits, culprits_among, find_culprits
@@ -31,6 +32,7 @@ from tfcheck.declared import Declared, declared_by
 from tfcheck.eager import EagerObjective
 from tfcheck.eager_losses import eager_losses, notes_on_eager
 from tfcheck.errors import ModelError, NoTapeError, TfcheckError, TraceError
+from tfcheck.evidence import Evidence
 from tfcheck.examine import NOT_REACHED, Examination, Finding
 from tfcheck.judge import Judgement
 from tfcheck.listening import EagerCall
@@ -154,6 +156,8 @@ def check_gradients(
 def check_layer(
     layer: keras.Layer,
     *inputs: Any,
+    arguments: Mapping[str, Any] | None = None,
+    output_gradients: Any = None,
     phase: str = "train",
     method: str = "directions",
     directions: int = 4,
@@ -177,8 +181,12 @@ def check_layer(
             call on the inputs; else nothing of it changes.
         inputs: the positional arguments of the call, each with its batch axis: arrays, tensors, or
             dicts and lists of them.
+        arguments: named arguments of the call, such as `{"mask": mask}`. Arrays and tensors among
+            them are inputs, too; all else is passed on as it is. Defaults to none.
+        output_gradients: weights of the layer's float outputs instead of random ones, in their
+            structure, such as the gradients that a loss has of them. Defaults to None.
         phase: `"train"` (the default) calls the layer with `training=True`, `"inference"` with
-            `training=False`, where it takes that argument.
+            `training=False`; layers within it are called so, too.
         method: as for `check_gradients`. Defaults to `"directions"`.
         directions: as for `check_gradients`. Defaults to 4.
         epsilon: as for `check_gradients`. Defaults to `"auto"`.
@@ -220,11 +228,33 @@ def check_layer(
     require_verbose(verbose)
     require_backend()
     require_layer(layer)
-    batch = layer_inputs(inputs)
-    build_layer(layer, batch)
-    step = layer_step(layer, plain_call(layer, settings.phase))
+    step, batch = layer_call(layer, inputs, arguments, output_gradients, settings.phase)
     with progress_line(verbose=verbose) as progress:
         return Checker(step, settings, once=True).check(batch, progress=progress)
+
+
+def layer_call(
+    layer: keras.Layer,
+    inputs: Sequence[Any],
+    arguments: Mapping[str, Any] | None,
+    output_gradients: Any,
+    phase: str,
+) -> tuple[Step, Batch]:
+    """A call of a layer, which is built if it is not, and what it is given.
+
+    Args:
+        layer: the layer.
+        inputs: the positional arguments.
+        arguments: the named ones, None for none.
+        output_gradients: weights of the outputs, None for random ones.
+        phase: `"train"` or `"inference"`.
+    """
+    named, fixed = split_arguments(arguments)
+    batch = layer_inputs((*inputs, named) if named else inputs)
+    # Built as at inference: a call in training would move the averages of a batch normalization.
+    build_layer(layer, batch, plain_call(layer, "inference", fixed, named=bool(named)))
+    call = plain_call(layer, phase, fixed, named=bool(named))
+    return layer_step(layer, call, output_gradients=output_gradients), batch
 
 
 class Checker:
@@ -250,6 +280,7 @@ class Checker:
         self._objectives: dict[Any, Objective] = {}
         self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
         self._eager_is_known = False
+        self._evidence: dict[str, list[Evidence]] = {}
 
     def _key(self, batch: Batch) -> Any:
         return (
@@ -420,6 +451,18 @@ class Checker:
         self._eager_is_known = True
         return eager_losses(self._step, examination, batch)
 
+    def _collected(
+        self, culprits: Sequence[str], batch: Batch, step: int | None, checkpoint: str
+    ) -> tuple[Evidence, ...]:
+        """Evidence on culprits, of each as it was first found where that does for a test."""
+        known = self._evidence
+        unknown = [path for path in culprits if all(one.is_spent for one in known.get(path, ()))]
+        if unknown and not (self._verdicts_only or self._deadline.is_over):
+            at = f"at {checkpoint} (step {step})" if checkpoint else ""
+            found = Collector(self._step, batch, self.settings, at).on(unknown)
+            known |= {path: [one for one in found if one.culprit == path] for path in unknown}
+        return tuple(one for path in culprits for one in known.get(path, ()))
+
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
         """Paths of the inputs and variables that are wrong when a layer is called by itself.
 
@@ -537,6 +580,12 @@ class Checker:
             (),
             accuses=False,
         )
+        evidence: tuple[Evidence, ...] = stages.run(
+            "the inputs for a unit test",
+            lambda: self._collected(culprits, batch, step, checkpoint),
+            (),
+            accuses=False,
+        )
         began = ["the measurement"] if examination.cut_short else []
         began += ["the comparison with the whole loss"] if examination.uncomposed else []
         return report(
@@ -558,6 +607,7 @@ class Checker:
                 *self._deadline.notes(unreached, measured, [*began, *stages.cut_short]),
             ),
             evaluations=examination.evaluations,
+            evidence=evidence,
         )
 
 

@@ -61,6 +61,10 @@ class ReportError(TfcheckError, ValueError):
     """A saved report cannot be read."""
 
 
+class ReproductionError(TfcheckError, ValueError):
+    """No test of its own can be made of a culprit, or it cannot be written."""
+
+
 class GradientCheckFailed(TfcheckError, AssertionError):
     """A gradient check ended in a failure and the caller asked for that to raise.
 

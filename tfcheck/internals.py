@@ -141,11 +141,16 @@ def telling_of_tapes() -> tuple[ModuleType, str]:
     return record, "record_operation"
 
 
-def copy_mask(source: Any, target: Any) -> None:
-    """Hand a tensor's Keras mask on to a copy of the tensor.
+def mask_of(tensor: Any) -> Any:
+    """The Keras mask that a tensor brings with it; None for none.
 
     Keras keeps masks in an attribute of the tensor, and has no public call to read or set it.
     """
-    mask = getattr(source, "_keras_mask", None)
+    return getattr(tensor, "_keras_mask", None)
+
+
+def copy_mask(source: Any, target: Any) -> None:
+    """Hand a tensor's Keras mask on to a copy of the tensor."""
+    mask = mask_of(source)
     if mask is not None:
         target._keras_mask = mask

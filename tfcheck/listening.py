@@ -497,8 +497,10 @@ def differentiated(
     targets: Sequence[tf.Tensor],
     sources: Sequence[Any],
     names: Sequence[str] = (),
+    *,
+    weights: Sequence[tf.Tensor] = (),
 ) -> TapeCall:
-    """Ask a tape for gradients of randomly weighted targets, and take down what it does.
+    """Ask a tape for gradients of weighted targets, and take down what it does.
 
     Args:
         recording: what was heard so far.
@@ -506,9 +508,10 @@ def differentiated(
         targets: what is differentiated.
         sources: tensors and variables to differentiate with respect to.
         names: names for the sources. Defaults to none.
+        weights: a weight for each target. Defaults to random ones.
     """
     differentiate = unreplaced(tf.GradientTape, "gradient")
-    weights = [_cotangent(target, position) for position, target in enumerate(targets)]
+    weights = weights or [_cotangent(target, place) for place, target in enumerate(targets)]
     division = recording.division(targets, sources)
     behind = () if division is None else division.behind
     raised = ""

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfcheck.errors import ReportError
+from tfcheck.errors import ReportError, ReproductionError
 from tfcheck.verdict import PRECISION, Thresholds, Verdict
 
 if TYPE_CHECKING:
     import pandas
+
+    from tfcheck.evidence import Evidence
+    from tfcheck.reproduction import Reproduction
 
 SCHEMA = 1
 
@@ -247,6 +250,8 @@ class GradientReport:
         model: name of the model.
         epoch: finished epochs when the check was made; None outside training.
         name: name of the callback that made it, `""` outside training.
+        evidence: what a unit test of each culprit needs, for `reproduction`. It is in no saved
+            report, and empty where nothing is wrong.
     """
 
     verdict: Verdict
@@ -265,6 +270,9 @@ class GradientReport:
     model: str = ""
     epoch: int | None = None
     name: str = ""
+    evidence: tuple[Evidence, ...] = field(
+        default=(), compare=False, repr=False, metadata={"saved": False}
+    )
 
     @property
     def variables(self) -> tuple[VariableReport, ...]:
@@ -299,6 +307,50 @@ class GradientReport:
         """
         limit = self.settings.precision
         return tuple(layer.path for layer in self.layers if layer.precision_error > limit)
+
+    @property
+    def reproduction(self) -> Reproduction | None:
+        """A unit test of the first culprit that one can be made of; None where there is none.
+
+        It fails as long as the layer is wrong, on what the layer was given when the check found
+        it, and passes when it is mended. It is made, and tried out, when it is first asked for.
+        """
+        return next(iter(self.reproductions), None)
+
+    @property
+    def reproductions(self) -> tuple[Reproduction, ...]:
+        """The same for all culprits."""
+        return tuple(
+            one.outcome for one in self.evidence if not isinstance(one.outcome, ReproductionError)
+        )
+
+    def reproduce(self, folder: str | Path) -> tuple[Path, ...]:
+        """Write a unit test of each culprit that one can be made of: a pytest file and an npz.
+
+        Args:
+            folder: where to write them. It is made if it is not there.
+
+        Returns:
+            The paths of the tests, at least one.
+
+        Raises:
+            ReproductionError: if there is none, which says why; or if it cannot be written.
+        """
+        reproductions = self.reproductions
+        if not reproductions:
+            reasons = [str(one.outcome) for one in self.evidence]
+            raise ReproductionError(" ".join(reasons) or self._without_evidence())
+        return tuple(reproduction.save(folder) for reproduction in reproductions)
+
+    def _without_evidence(self) -> str:
+        received = f"Received: a report with verdict {str(self.verdict)!r} and"
+        if not self.culprits:
+            return f"A test is of a culprit. {received} no culprit. There is nothing to reproduce."
+        return (
+            "A test is made of what its layer was given, which is in no report that was read from "
+            f"a file, or that had no time for it. {received} culprits {self.culprits} alone. "
+            "Check again."
+        )
 
     def count(self, verdict: Verdict) -> int:
         """How many variables have this verdict (declared mismatches are not counted)."""
@@ -427,7 +479,8 @@ def _plain(value: Any) -> Any:
 @functools.cache
 def _field_names(kind: type) -> tuple[str, ...]:
     """The fields of a kind of dataclass, looked up once: a training waits for a report's JSON."""
-    return tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return tuple(f.name for f in fields if f.metadata.get("saved", True))
 
 
 def _variable_from(content: dict[str, Any]) -> VariableReport:

@@ -6,7 +6,7 @@ Each is a function of the batch that runs with everything listened to, in a grap
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,16 +123,24 @@ def _of_inference(model: keras.Model) -> Callable[[Any, Recording], None]:
     return run
 
 
-def layer_step(layer: keras.Layer, call: Callable[[Any], Any], *, eager: bool = False) -> Step:
+def layer_step(
+    layer: keras.Layer,
+    call: Callable[[Any], Any],
+    *,
+    eager: bool = False,
+    output_gradients: Any = None,
+) -> Step:
     """One call of a built layer, differentiated by itself.
 
-    Its outputs, and losses that it adds, are weighted at random; they are differentiated with
-    respect to the float inputs and the trainable variables.
+    Its outputs, and losses that it adds, are differentiated with respect to the float inputs and
+    the trainable variables.
 
     Args:
         layer: a built layer.
         call: calls it on the arguments it is given.
         eager: whether it is meant to run eagerly. Defaults to False.
+        output_gradients: what weighs its float outputs, in their structure. Defaults to None, for
+            random weights.
     """
 
     def run(data: Any, recording: Recording) -> None:
@@ -144,7 +152,9 @@ def layer_step(layer: keras.Layer, call: Callable[[Any], Any], *, eager: bool = 
             outputs = call(arguments)
         losses = [loss for part in sublayers(layer) for loss in recorded_losses(part)[0]]
         added = [loss for loss in losses if id(loss) not in before]
-        targets = [leaf for leaf in (*tf.nest.flatten(outputs), *added) if is_float(leaf)]
+        given = [leaf for leaf in tf.nest.flatten(outputs) if is_float(leaf)]
+        targets = [*given, *(loss for loss in added if is_float(loss))]
+        weights = _weights(output_gradients, given, len(targets))
         sources = [*inputs, *layer.trainable_variables]
         if not targets or not sources:
             raise TraceError(
@@ -157,9 +167,26 @@ def layer_step(layer: keras.Layer, call: Callable[[Any], Any], *, eager: bool = 
             for position in range(len(inputs))
         ]
         names += [variable.path for variable in layer.trainable_variables]
-        recording.tape_calls[:] = [differentiated(recording, tape, targets, sources, names)]
+        recording.tape_calls[:] = [
+            differentiated(recording, tape, targets, sources, names, weights=weights)
+        ]
 
     return Step(layer, "layer", run, eager)
+
+
+def _weights(output_gradients: Any, outputs: Sequence[tf.Tensor], count: int) -> list[tf.Tensor]:
+    """The weights of a layer's outputs, and ones for the losses that it adds; none for None."""
+    if output_gradients is None:
+        return []
+    weights = [tf.convert_to_tensor(weight) for weight in tf.nest.flatten(output_gradients)]
+    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (weights, outputs)]
+    if shapes[0] != shapes[1]:
+        raise TraceError(
+            "output_gradients must have the shapes of the layer's float outputs. Received: "
+            f"{shapes[0]} for outputs of {shapes[1]}. Give one array an output."
+        )
+    cast = [tf.cast(w, output.dtype) for w, output in zip(weights, outputs, strict=True)]
+    return [*map(tf.identity, cast), *(tf.ones(()) for _ in range(count - len(cast)))]
 
 
 def repeated_call(call: EagerCall, *, eager: bool) -> tuple[Step, Batch]:
@@ -183,12 +210,24 @@ def repeated_call(call: EagerCall, *, eager: bool) -> tuple[Step, Batch]:
     return layer_step(call.layer, again, eager=eager), Batch(tuple(tensors), None)
 
 
-def plain_call(layer: keras.Layer, phase: str) -> Callable[[Any], Any]:
-    """A call of a layer with positional arguments alone.
+def plain_call(
+    layer: keras.Layer, phase: str, fixed: Mapping[str, Any], *, named: bool
+) -> Callable[[Any], Any]:
+    """A call of a layer.
 
     Args:
         layer: the layer.
-        phase: `"train"` or `"inference"`: the call's `training`, where it takes one.
+        phase: `"train"` or `"inference"`: the `training` of the call, and of layers within.
+        fixed: named arguments that are always the same.
+        named: whether the last of the arguments it is given is a dict of named ones.
     """
-    options = {"training": phase == "train"} if takes_training(layer) else {}
-    return lambda arguments: layer(*arguments, **options)
+    # Keras keeps `training` for the layers within where the layer itself does not take it.
+    options = {**fixed, "training": phase == "train"}
+
+    def call(arguments: Sequence[Any]) -> Any:
+        if not named:
+            return layer(*arguments, **options)
+        *positional, by_name = arguments
+        return layer(*positional, **by_name, **options)
+
+    return call

@@ -98,8 +98,13 @@ def require_tape(recording: Recording, step: Step, *, idle: bool = False) -> Non
         )
 
 
-def build_layer(layer: keras.Layer, batch: Batch) -> None:
-    """Build a layer that is not built yet, by calling it on the arguments of a batch.
+def build_layer(layer: keras.Layer, batch: Batch, call: Callable[[Any], Any]) -> None:
+    """Build a layer that is not built yet, by a call.
+
+    Args:
+        layer: the layer.
+        batch: the arguments.
+        call: calls it on them.
 
     Raises:
         BatchError: if the layer rejects them.
@@ -107,7 +112,7 @@ def build_layer(layer: keras.Layer, batch: Batch) -> None:
     """
     if not layer.built:
         try:
-            layer(*batch.structure)
+            call(batch.structure)
         except Exception as error:
             raise explain(error, batch, "the layer") from error
 

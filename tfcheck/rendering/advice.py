@@ -53,6 +53,12 @@ _IN_THE_STEP = (
 )
 
 
+_FOR_A_TEST = (
+    'For a unit test that fails until it is mended, call `report.reproduce("tests")` on this '
+    "report, or run `tfcheck audit` with `--reproduce tests`."
+)
+
+
 def _of_the_step(variables: list[VariableReport]) -> bool:
     """Whether all of these were found for what the step does with right gradients."""
     return all(variable.reason in OF_THE_STEP for variable in variables)
@@ -66,6 +72,10 @@ def _on_failure(report: GradientReport) -> tuple[str, ...]:
     if compiled and not failing:
         return (_on_compiled(compiled),)
     steps = [_where_to_start(report)]
+    # A layer that is checked alone stands in a test, more often than not.
+    alone = report.objective.source == "layer"
+    if not alone and any(not evidence.refusal for evidence in report.evidence):
+        steps.append(_FOR_A_TEST)
     if compiled:
         steps.append(_on_compiled(compiled))
     blocked = [variable for variable in failing if variable.reason == "blocked"]

@@ -69,6 +69,8 @@ def make(
     for number, (entry, folder) in enumerate(zip(fresh, folders, strict=True), start=1):
         (own / folder).mkdir()
         entry.report.save(own / folder / "report.json")
+        for name, content in entry.files.items():
+            (own / folder / name).write_bytes(content)
         until = len(reports) - len(fresh) + number
         picture = heatmap_png(reports[:until])
         _write_image(place, f"{section}/heatmap", picture, reports[until - 1], entry)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from tfcheck.report import GradientReport, Settings
 from tfcheck.tracking import progress, schema, spool, surroundings
+from tfcheck.tracking.attachments import attachments
 from tfcheck.tracking.courier import Courier
 from tfcheck.tracking.server import without_password
 from tfcheck.tracking.spool import Entry
@@ -113,7 +114,7 @@ class MlflowTracking:
         Args:
             reports: every report of this training so far, oldest first.
         """
-        self._guarded(lambda: self._add(reports[self._logged :]))
+        self._guarded(lambda: self._add(reports))
 
     def close(self, status: str = "FINISHED", timeout: float | None = None) -> None:
         """Have the run ended if it is our own, and wait until everything has arrived.
@@ -159,8 +160,9 @@ class MlflowTracking:
         if training is None:
             return
         now = time.time_ns() // 1_000_000
-        for report in reports:
-            spool.add(training.path, Entry(report, now))
+        for report in reports[self._logged :]:
+            files = attachments(report, reports[: self._logged])
+            spool.add(training.path, Entry(report, now, files))
             training.lines += 1
             self._logged += 1
         training.follow()

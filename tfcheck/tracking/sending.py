@@ -22,6 +22,7 @@ from tfcheck.tracking import (
     spool,
     surroundings,
 )
+from tfcheck.tracking.attachments import attachments
 from tfcheck.tracking.delivery import Delivery
 from tfcheck.tracking.progress import Progress
 from tfcheck.tracking.run_log import RunLog
@@ -71,7 +72,8 @@ def log_report(
             "Start the server, or set MLFLOW_TRACKING_URI."
         )
     target = surroundings.target(run_id, schema.FIRST, report.model or "report", {})
-    content = Content(target, (Entry(report, target.made_at),))
+    entry = Entry(report, target.made_at, attachments(report))
+    content = Content(target, (entry,))
     try:
         return _log_now(mlflow.MlflowClient(uri), content, run_id, experiment, run_name)
     except Exception as error:

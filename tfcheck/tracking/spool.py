@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import tempfile
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +29,12 @@ class Entry:
     Attributes:
         report: the report.
         made_at: milliseconds since 1970.
+        files: what else belongs to it, by the names of the files.
     """
 
     report: GradientReport
     made_at: int
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,8 @@ def begin(target: Target) -> Path:
 
 def add(path: Path, entry: Entry) -> None:
     """Add a check."""
-    _append(path, {"made_at": entry.made_at, "report": entry.report.to_dict()})
+    files = {name: b64encode(content).decode() for name, content in entry.files.items()}
+    _append(path, {"made_at": entry.made_at, "report": entry.report.to_dict(), "files": files})
 
 
 def move(path: Path, run_id: str) -> None:
@@ -133,7 +137,11 @@ def read(path: str | Path) -> Content:
         lines = [json.loads(line) for line in whole.split("\n") if _is_whole(line)]
         target = Target(**lines[0]["target"])
         entries = tuple(
-            Entry(GradientReport.from_dict(line["report"]), int(line["made_at"]))
+            Entry(
+                GradientReport.from_dict(line["report"]),
+                int(line["made_at"]),
+                _files(line.get("files", {})),
+            )
             for line in lines
             if "report" in line
         )
@@ -143,8 +151,16 @@ def read(path: str | Path) -> Content:
             f"Received: path={str(path)!r} ({type(error).__name__}). "
             "Give the path that the warning named."
         ) from error
-    found = {key: value for line in lines for key, value in line.items() if key != "report"}
+    later = ("moved_to", "ended")
+    found = {key: value for line in lines for key, value in line.items() if key in later}
     return Content(target, entries, found.get("moved_to"), found.get("ended", ""), len(lines))
+
+
+def _files(content: Mapping[str, str]) -> dict[str, bytes]:
+    """The files in a line, whose names must be such as stay in the folder they are put in."""
+    if any(Path(name).name != name for name in content):
+        raise ValueError(f"files in other folders: {list(content)}")
+    return {name: b64decode(text) for name, text in content.items()}
 
 
 def _is_whole(line: str) -> bool:
