@@ -65,7 +65,7 @@ class GradientCheck(keras.callbacks.Callback):
             a terminal or a notebook, and elsewhere writes a line to the standard error every 30
             seconds; 0, or `fit(verbose=0)`, shows nothing.
         loss_fn, phase, method, directions, epsilon, thresholds, expected_mismatch, seed, precision,
-            memory_limit, time_limit: as for `tfcheck.check_gradients`.
+            dropout, memory_limit, time_limit: as for `tfcheck.check_gradients`.
 
     Attributes:
         reports: the reports of this training so far, a tuple, oldest first. Where one found a wrong
@@ -74,7 +74,7 @@ class GradientCheck(keras.callbacks.Callback):
 
     Raises (all from `tfcheck.errors`):
         ArgumentError: for an option that tfcheck does not know.
-        BatchError: if the debug batch is not finite, empty or uneven.
+        BatchError: if the debug batch is empty or uneven.
         BackendError: if Keras runs on another backend than TensorFlow.
 
     Example:
@@ -110,6 +110,7 @@ class GradientCheck(keras.callbacks.Callback):
         expected_mismatch: Sequence[str] = (),
         seed: int = 0,
         precision: float = PRECISION,
+        dropout: str = "off",
         memory_limit: int | str = "auto",
         time_limit: float | str | None = None,
         verbose: int = 1,
@@ -132,6 +133,7 @@ class GradientCheck(keras.callbacks.Callback):
             expected_mismatch=expected_mismatch,
             seed=seed,
             precision=precision,
+            dropout=dropout,
             memory_limit=memory_limit,
             time_limit=time_limit,
         )

@@ -160,6 +160,13 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
     help="Name layers whose gradients in training are further than this from float64.",
 )
 @click.option(
+    "--dropout",
+    type=click.Choice(options.DROPOUT),
+    default=_DEFAULTS.dropout,
+    show_default=True,
+    help="Silence dropout, or leave it on with its masks held fixed.",
+)
+@click.option(
     "--memory-limit",
     type=_memory_limit,
     metavar="SIZE|auto",
@@ -224,6 +231,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
     expected_mismatch: tuple[str, ...],
     seed: int,
     precision: float,
+    dropout: str,
     memory_limit: int | str,
     time_limit: float | None,
     max_bytes: int,
@@ -259,6 +267,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
         expected_mismatch=expected_mismatch,
         seed=seed,
         precision=precision,
+        dropout=dropout,
         memory_limit=memory_limit,
         time_limit=time_limit,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
 import tensorflow as tf
 
 from tfcheck import GradientReport, TfcheckError, Verdict, check_layer
@@ -23,6 +24,8 @@ IMAGES = RNG.normal(size=(2, 6, 6, 3)).astype("float32")
 IDS = np.array([[1, 2, 2], [0, 3, 1]])
 MASK = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 1, 0]], bool)
 PHASES = ("train", "inference")
+RAGGED = tf.ragged.constant([[1.0, 2.0], [3.0], [4.0, 1.0, 2.0]])
+SPARSE = tf.sparse.from_dense(X * (X > 0))
 
 
 class WrongSine(keras.layers.Layer):
@@ -91,6 +94,24 @@ HEALTHY: dict[str, tuple[Any, tuple[Any, ...], set[str]]] = {
         {"input", "kernel", "bias"},
     ),
     "dropout": (lambda: L.Dropout(0.5), (X,), {"input"}),
+    "ragged": (lambda: L.Lambda(lambda x: tf.reduce_sum(tf.sin(x), axis=1)), (RAGGED,), {"input"}),
+    "ragged to ragged": (
+        lambda: L.Lambda(lambda x: tf.ragged.map_flat_values(tf.sin, x)),
+        (RAGGED,),
+        {"input"},
+    ),
+    "ragged in a dictionary": (
+        lambda: L.Lambda(lambda x: tf.reduce_sum(x["a"] ** 2, axis=1) * x["b"]),
+        ({"a": RAGGED, "b": tf.constant([1.0, 2.0, 3.0])},),
+        {"input_0", "input_1"},
+    ),
+    "ragged ids": (lambda: L.Embedding(5, 3), (tf.cast(RAGGED, tf.int32),), {"embeddings"}),
+    "sparse": (lambda: L.Dense(3), (SPARSE,), {"input", "kernel", "bias"}),
+    "sparse, of SciPy": (
+        lambda: L.Dense(3),
+        (scipy.sparse.csr_matrix(X * (X > 0)),),
+        {"input", "kernel", "bias"},
+    ),
     "a model": (
         lambda: keras.Sequential([L.Dense(3, activation="relu"), L.Dense(2)]),
         (X,),
@@ -120,6 +141,78 @@ def test_wrong_input_gradient() -> None:
     report = check_layer(WrongSine(name="sine"), X)
     assert by_name(report) == {"input": Verdict.FAIL}
     assert report.culprits == ("sine",)
+
+
+def test_wrong_gradient_of_ragged_and_sparse_values() -> None:
+    """What an input holds is checked, in whatever form it is given."""
+
+    def wrong(values: Any) -> Any:
+        return WrongSine()(values)
+
+    ragged = L.Lambda(lambda x: tf.ragged.map_flat_values(wrong, x), name="ragged")
+    sparse = L.Lambda(lambda x: tf.sparse.map_values(wrong, x).values, name="sparse")
+    for layer, x in ((ragged, RAGGED), (sparse, SPARSE)):
+        report = check_layer(layer, x)
+        assert by_name(report) == {"input": Verdict.FAIL}, str(report)
+
+
+class Lookup(keras.layers.Layer):
+    """What a function makes of an input and of a table."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(name="lookup")
+        self.function = function
+
+    def build(self, *_shapes: Any) -> None:
+        self.table = self.add_weight(shape=(5, 3), name="table", initializer="random_normal")
+
+    def call(self, x: Any) -> Any:
+        return self.function(x, tf.convert_to_tensor(self.table))
+
+
+def whole(x: Any) -> Any:
+    """Integers of floats."""
+    return tf.cast(x, tf.int32)
+
+
+NAMES: dict[str, Any] = {
+    "an embedding": lambda: L.Embedding(5, 3),
+    "an embedding with a mask": lambda: keras.Sequential(
+        [L.Embedding(5, 3, mask_zero=True), L.LSTM(2)]
+    ),
+    "one of many": lambda: Lookup(lambda x, table: tf.one_hot(whole(x), 5) @ table),
+    "rounded": lambda: Lookup(lambda x, table: tf.gather(table, whole(tf.round(x)[:, :2]))),
+    "hashed": lambda: Lookup(lambda x, table: tf.gather(table, (7 * whole(x)) % 5)),
+    "a mask": lambda: Lookup(lambda x, table: tf.where(tf.cast(x, tf.bool), tf.sin(table[:2]), 0)),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_floats_that_are_ids(name: str) -> None:
+    """An input that is only cast to integers, to look something up, is not blocked."""
+    report = check_layer(NAMES[name](), IDS.astype("float32"))
+    assert report.verdict is Verdict.PASS, str(report)
+    first = next(v for v in report.variables if v.path.endswith("input"))
+    assert first.reason == "unused"
+    assert "as integers" in first.note
+
+
+BLOCKED: dict[str, tuple[Any, Any]] = {
+    "numbers again": (lambda x, _: tf.cast(whole(x), tf.float32), IDS),
+    "computed with": (lambda x, table: tf.gather(table, whole(2 * x)), IDS / 2),
+    "no ids": (lambda x, table: tf.gather(table, whole(tf.round(x))), IDS + 0.25),
+    "a threshold": (lambda x, table: tf.where(x > 0.5, tf.sin(table[:2]), 0.0), IDS),
+    "the largest": (lambda x, table: tf.gather(table, tf.argmax(x, axis=1)), IDS),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_floats_that_are_no_ids(name: str) -> None:
+    """What depends on an input's size in jumps is blocked, whatever it is cast to."""
+    function, x = BLOCKED[name]
+    report = check_layer(Lookup(function), x.astype("float32"))
+    first = next(v for v in report.variables if v.path.endswith("input"))
+    assert (first.verdict, first.reason) == (Verdict.FAIL, "blocked"), str(report)
 
 
 def test_wrong_weight_gradient() -> None:
@@ -237,3 +330,43 @@ def test_what_is_within_is_called_in_the_phase() -> None:
     own = [check_layer(layer.normalized, X, phase=phase).objective.losses for phase in PHASES]
     assert losses[0] != losses[1]
     assert losses == own
+
+
+def raising(error: Exception) -> Any:
+    """A function that raises."""
+
+    def call(_x: Any) -> Any:
+        raise error
+
+    return call
+
+
+class Built(keras.layers.Lambda):
+    """A function that is not tried out before it is checked."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        self.built = True
+
+
+UNFIT: dict[str, Any] = {
+    "a wrong rank": lambda: check_layer(L.Conv2D(2, 2), X),
+    "None within": lambda: check_layer(L.Lambda(lambda _: tf.convert_to_tensor(None)), X),
+    "an operation refuses": lambda: check_layer(L.Lambda(lambda x: tf.reshape(x, (7, -1))), X),
+    "only in its run": lambda: check_layer(
+        Built(lambda x: tf.gather(x, 7 + tf.cast(0 * x[:, 0], tf.int32))), X
+    ),
+    "it raises": lambda: check_layer(L.Lambda(raising(RuntimeError("no"))), X),
+    "not finite": lambda: check_layer(L.Dense(2), X * np.nan),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_messages_speak_of_the_layer(name: str) -> None:
+    """Where there are no targets, no model and no training, no message sends anyone there."""
+    with pytest.raises((BatchError, TraceError)) as caught:
+        UNFIT[name]()
+    said = str(caught.value)
+    assert "layer" in said
+    for absent in ("model", "target", "fit can", "as fit", "training", "batch"):
+        assert absent not in said, said

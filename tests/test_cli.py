@@ -471,6 +471,7 @@ def test_options_reach_the_check() -> None:
         "--expected-mismatch": "first/*",
         "--seed": "5",
         "--precision": "0.3",
+        "--dropout": "frozen",
         "--memory-limit": "1.5GiB",
         "--time-limit": "10m",
     }
@@ -483,6 +484,7 @@ def test_options_reach_the_check() -> None:
     assert (settings.phase, settings.method, settings.directions) == ("inference", "full", 2)
     assert (settings.epsilon, settings.seed, settings.precision) == (1e-6, 5, 0.3)
     assert (settings.memory_limit, settings.time_limit) == ("1.5GiB", 600.0)
+    assert settings.dropout == "frozen"
     bands = settings.thresholds
     assert (bands.great, bands.okay, bands.concerning) == (1e-6, 1e-4, 1e-2)
     assert settings.expected_mismatch == ("first/*", "last/bias")

@@ -8,6 +8,7 @@ import contextlib
 import queue
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -338,13 +339,16 @@ def test_dropout_is_silent(kind: str) -> None:
     assert loss == pytest.approx(without_dropout(model, kind), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["layers", "attention", "tf.nn.dropout"])
-def test_dropout_would_be_seen(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were it not silenced, dropout would show in the loss."""
-    monkeypatch.setattr(tfcheck.tracing, "dropout_off", contextlib.nullcontext, raising=True)
+@pytest.mark.parametrize("kind", DROPOUTS)
+def test_frozen_dropout_shows_and_stands_still(kind: str) -> None:
+    """Frozen, every kind is on, and drops the same at every evaluation of one graph."""
     model = dropping(kind)
-    _, base = objective_of(model, SEQUENCES, np.zeros((4, 5, 2)))
+    batch = first_batch(SEQUENCES, np.zeros((4, 5, 2)))
+    frozen = replace(model_step(model), dropout="frozen")
+    objective = Objective(tfcheck.tracing.trace(frozen, batch))
+    base = objective.at(batch)
     assert base.losses[0] != pytest.approx(without_dropout(model, kind), rel=1e-3)
+    assert objective.loss(0, base.inputs) == objective.loss(0, base.inputs) == base.losses[0]
 
 
 def test_noise_is_kept() -> None:
@@ -472,6 +476,18 @@ def test_loss_fn_must_return_a_scalar_tensor(result: Any) -> None:
     loss_fn = lambda m, x, *_: m(x)[:, 0] if result == "vector" else result  # noqa: E731
     with pytest.raises(TraceError, match=r"scalar tensor\. Received: .*Reduce the loss"):
         trace_step(model, first_batch(X, Y), loss_fn=loss_fn)
+
+
+@pytest.mark.parametrize("targets", [None, Y], ids=["none", "some"])
+def test_targets_are_missed_where_there_are_none(targets: Any) -> None:
+    """Where they are given and something else is None, nobody is sent to look for them."""
+
+    def loss(_y: Any, _y_pred: Any) -> Any:
+        return tf.convert_to_tensor(None)
+
+    with pytest.raises(TfcheckError, match="None") as caught:
+        check_gradients(compiled(L.Dense(2), loss=loss), X, targets)
+    assert ("targets are missing" in str(caught.value)) == (targets is None)
 
 
 def test_a_batch_that_does_not_fit() -> None:

@@ -230,4 +230,6 @@ def _magnitude(output: tf.Tensor, weight: tf.Tensor) -> float:
     if one.size != other.size:
         return 0.0
     stride = max(1, one.size // _SAMPLE)
-    return stride * float(np.abs(one[::stride] * other[::stride]).sum(dtype=np.float64))
+    one, other = one[::stride], other[::stride]
+    products = np.multiply(one, other, out=np.zeros_like(other), where=other != 0)
+    return stride * float(np.abs(products).sum(dtype=np.float64))

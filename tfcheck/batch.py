@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -14,6 +15,9 @@ from tfcheck.errors import ArgumentError, ArgumentTypeError, BatchError, rule, s
 from tfcheck.unchanged import all_unchanged
 
 PARTS = ("x", "y", "sample_weight")
+
+_PLAIN = 0.5
+"""Of a number that is to be missed nowhere: it has a logarithm, and so has what it lacks to 1."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,26 @@ class Batch:
         ]
 
     @property
-    def is_finite(self) -> bool:
-        """Whether there is neither NaN nor infinity in it."""
-        floats = [tensor for tensor in self.tensors if tensor.dtype.is_floating]
-        return all(bool(tf.reduce_all(tf.math.is_finite(tensor))) for tensor in floats)
+    def not_finite(self) -> str:
+        """How much NaN or infinity there is in the first array with any; `""` for none."""
+        for position, tensor in enumerate(self.tensors):
+            if tensor.dtype.is_floating:
+                wrong = int(tf.math.count_nonzero(~tf.math.is_finite(tensor)))
+                if wrong:
+                    shape = tuple(tensor.shape)
+                    count = math.prod(shape)
+                    return f"{wrong} of {count} values in array {position} (shape {shape})"
+        return ""
+
+    def filled(self) -> Batch:
+        """The same batch with a plain number in the place of NaN and infinity."""
+        tensors = [
+            tf.where(tf.math.is_finite(tensor), tensor, tf.cast(_PLAIN, tensor.dtype))
+            if tensor.dtype.is_floating
+            else tensor
+            for tensor in self.tensors
+        ]
+        return replace(self, structure=self.pack(tensors))
 
     def pack(self, tensors: Sequence[tf.Tensor]) -> Any:
         """Put other tensors of the same kinds into the structure."""
@@ -72,9 +92,9 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
         The batch, floats cast to Keras's `floatx` as `fit` casts them.
 
     Raises:
-        BatchError: if the batch is empty, holds NaN or infinity, or has targets or weights for
-            another number of samples than there are inputs; or for an iterator, such as a
-            generator, whose batches others would miss.
+        BatchError: if the batch is empty, or has targets or weights for another number of samples
+            than there are inputs; or for an iterator, such as a generator, whose batches others
+            would miss.
     """
     if isinstance(x, Batch):
         return x
@@ -100,8 +120,6 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
         )
         structure = packed
         _reject_uneven(structure)
-    batch = Batch(structure, None)
-    _reject_nonfinite(batch)
     return Batch(structure, _batch_size(structure))
 
 
@@ -109,15 +127,14 @@ def layer_inputs(inputs: Sequence[Any]) -> Batch:
     """The positional arguments of one call of a layer, as a batch.
 
     Raises:
-        BatchError: if they are none, hold NaN or infinity, or cannot become tensors.
+        BatchError: if they are none, or cannot become tensors.
     """
     if not inputs:
         raise BatchError(
             rule("A layer must be given inputs", "inputs", inputs, "Give what it is called with")
         )
     batch = Batch(_as_tensors(tuple(inputs)), None)
-    _reject_nonfinite(batch)
-    if any(0 in tensor.shape for tensor in batch.tensors):
+    if any(0 in leaf.shape for leaf in _with_samples(batch.structure)):
         raise BatchError(
             "A layer's inputs must hold at least one sample. Received: an empty array. Give some "
             "data."
@@ -216,6 +233,8 @@ def _as_tensor(leaf: Any) -> Any:
         return tf.cast(leaf, keras.config.floatx()) if leaf.dtype.is_floating else leaf
     if hasattr(leaf, "to_numpy"):
         leaf = leaf.to_numpy()
+    if hasattr(leaf, "tocoo"):
+        return _as_tensor(_of_scipy(leaf.tocoo()))
     try:
         tensor = tf.convert_to_tensor(leaf)
     except (TypeError, ValueError) as error:
@@ -228,17 +247,10 @@ def _as_tensor(leaf: Any) -> Any:
     return tensor
 
 
-def _reject_nonfinite(batch: Batch) -> None:
-    for position, tensor in enumerate(batch.tensors):
-        if not tensor.dtype.is_floating or tensor.dtype == tf.bfloat16:
-            continue
-        wrong = int(np.size(tensor) - np.count_nonzero(np.isfinite(np.asarray(tensor))))
-        if wrong:
-            raise BatchError(
-                "A debug batch must be finite: with NaN or infinity no gradient can be checked. "
-                f"Received: {wrong} of {np.size(tensor)} values not finite in array {position} of "
-                f"the batch (shape {tuple(tensor.shape)}). Give a batch without them."
-            )
+def _of_scipy(matrix: Any) -> tf.SparseTensor:
+    """A sparse matrix of SciPy's, as `fit` hands it on."""
+    indices = np.stack([matrix.row, matrix.col], axis=1).astype(np.int64)
+    return tf.sparse.reorder(tf.SparseTensor(indices, matrix.data, matrix.shape))
 
 
 def _batch_size(structure: Any) -> int | None:

@@ -40,7 +40,12 @@ from tfcheck.memory import bytes_of
 from tfcheck.objective import Objective
 from tfcheck.options import make_settings, require_verbose
 from tfcheck.point import Base
-from tfcheck.preconditions import require_backend, require_checkable, require_layer
+from tfcheck.preconditions import (
+    require_backend,
+    require_checkable,
+    require_finite,
+    require_layer,
+)
 from tfcheck.progress import Progress, progress_line, silent
 from tfcheck.report import OF_THE_STEP, GradientReport, ObjectiveSummary, Settings
 from tfcheck.stages import Stages
@@ -75,14 +80,15 @@ def check_gradients(
     expected_mismatch: Sequence[str] = (),
     seed: int = 0,
     precision: float = PRECISION,
+    dropout: str = "off",
     memory_limit: int | str = "auto",
     time_limit: float | str | None = None,
     verbose: int = 1,
 ) -> GradientReport:
     """Check a model's gradients on one batch against finite differences in float64.
 
-    The model's own `train_step` is traced with dropout silenced, promoted to float64 and measured.
-    Nothing is trained and nothing of the model changes.
+    The model's own `train_step` is traced with dropout off or frozen, promoted to float64 and
+    measured. Nothing is trained and nothing of the model changes.
 
     Args:
         model: a built Keras model on the TensorFlow backend; compiled unless `loss_fn` is given.
@@ -108,6 +114,8 @@ def check_gradients(
         precision: a layer is named imprecise when the gradients that train, in float32 or less,
             are further than this from those in float64, as a similarity score. No verdict depends
             on it. Defaults to 0.2.
+        dropout: `"off"` (the default) silences it; `"frozen"` leaves it on with its masks held
+            fixed, so that what is wrong only with dropout is seen.
         memory_limit: memory for measuring: bytes, or a string such as `"500MB"`, `"2GB"` or
             `"1.5GiB"`, at least 1 MB. Defaults to `"auto"`, a quarter of what is free when the
             check begins.
@@ -125,7 +133,7 @@ def check_gradients(
         ArgumentError: for an option that tfcheck does not know.
         BackendError: if Keras runs on another backend.
         ModelError: if the model is not built, not compiled or has nothing to train.
-        BatchError: if the batch does not fit the model or is not finite.
+        BatchError: if the batch does not fit the model, or makes its loss NaN or infinite.
         TraceError: if the training step cannot be traced.
 
     Example:
@@ -142,6 +150,7 @@ def check_gradients(
         expected_mismatch=expected_mismatch,
         seed=seed,
         precision=precision,
+        dropout=dropout,
         memory_limit=memory_limit,
         time_limit=time_limit,
     )
@@ -166,6 +175,7 @@ def check_layer(
     expected_mismatch: Sequence[str] = (),
     seed: int = 0,
     precision: float = PRECISION,
+    dropout: str = "off",
     memory_limit: int | str = "auto",
     time_limit: float | str | None = None,
     verbose: int = 1,
@@ -174,7 +184,7 @@ def check_layer(
 
     The layer is called on the inputs and its outputs are weighted at random. The gradients of that
     with respect to every float input and every trainable variable are checked, in float64 and with
-    dropout silenced.
+    dropout off or frozen.
 
     Args:
         layer: a Keras layer on the TensorFlow backend. One that is not built yet is built by a
@@ -194,6 +204,7 @@ def check_layer(
         expected_mismatch: as for `check_gradients`. Defaults to none.
         seed: as for `check_gradients`. Defaults to 0.
         precision: as for `check_gradients`. Defaults to 0.2.
+        dropout: as for `check_gradients`. Defaults to `"off"`.
         memory_limit: as for `check_gradients`. Defaults to `"auto"`.
         time_limit: as for `check_gradients`. Defaults to None.
         verbose: as for `check_gradients`. Defaults to 1.
@@ -206,7 +217,7 @@ def check_layer(
         ArgumentError: for an option that tfcheck does not know.
         ArgumentTypeError: if `layer` is no Keras layer.
         BackendError: if Keras runs on another backend.
-        BatchError: if the inputs do not fit the layer or are not finite.
+        BatchError: if the inputs do not fit the layer, or make its outputs NaN or infinite.
         TraceError: if the layer cannot be traced or has nothing to differentiate.
 
     Example:
@@ -222,6 +233,7 @@ def check_layer(
         expected_mismatch=expected_mismatch,
         seed=seed,
         precision=precision,
+        dropout=dropout,
         memory_limit=memory_limit,
         time_limit=time_limit,
     )
@@ -276,7 +288,7 @@ class Checker:
         self.settings = settings
         self._measuring = settings
         self._deadline = UNLIMITED
-        self._step = step
+        self._step = replace(step, dropout=settings.dropout)
         self._objectives: dict[Any, Objective] = {}
         self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
         self._eager_is_known = False
@@ -333,12 +345,14 @@ class Checker:
         if objective.calls_python:
             undo.enter_context(unchanged(self.model))
         try:
-            return objective, objective.at(batch)
+            base = objective.at(batch)
         except TraceError as error:
             if isinstance(objective, EagerObjective):
                 raise
             objective = self._eagerly(batch, error)
-            return objective, objective.at(batch)
+            base = objective.at(batch)
+        require_finite(objective, base, batch)
+        return objective, base
 
     def _examination(self, batch: Batch, progress: Progress, undo: ExitStack) -> Examination:
         examination = self._examined(*self._at(batch, undo), progress)
@@ -436,11 +450,13 @@ class Checker:
         key = self._key(batch)
         if key not in self._compiled:
             compiled = CompiledStep(self.model)
-            if self._step.eager:
-                step: Objective = EagerObjective(compiled.step, batch, None)
-            else:
-                step = Objective(trace(compiled.step, batch), once=True)
-            self._compiled[key] = step, compiled.parts
+            step = replace(compiled.step, dropout=self.settings.dropout)
+            objective = (
+                EagerObjective(step, batch, None)
+                if self._step.eager
+                else Objective(trace(step, batch), once=True)
+            )
+            self._compiled[key] = objective, compiled.parts
         return self._compiled[key]
 
     def _eager_losses(self, examination: Examination, batch: Batch) -> tuple[float, ...]:
@@ -475,7 +491,7 @@ class Checker:
         report = checker.check(batch, deadline=self._deadline)
         self._deadline.require_time()
         wrong = (Verdict.FAIL, Verdict.SUSPECT)
-        excused = () if batch.is_finite else ("non_finite",)
+        excused = ("non_finite",) if batch.not_finite else ()
         return {
             variable.path
             for variable in report.variables
@@ -501,6 +517,8 @@ class Checker:
             deadline: when it has to end. Defaults to the time limit of the options, from now on.
         """
         self._deadline = deadline or Deadline(self.settings.time_limit)
+        # What a step makes when it first runs, training has made since.
+        self._objectives = {key: o for key, o in self._objectives.items() if not o.made}
         with ExitStack() as undo:
             return self._check(batch, step, checkpoint, progress, undo)
 

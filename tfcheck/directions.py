@@ -27,7 +27,10 @@ def scale_of(value: Array) -> float:
 
     A variable that is zero throughout has no scale of its own; it gets 0.1.
     """
-    rms = math.sqrt(dot(value, value) / value.size) if value.size else 0.0
+    if not math.isfinite(square := dot(value, value)):
+        value = value[np.isfinite(value)]  # NaN may say that something is missing
+        square = dot(value, value)
+    rms = math.sqrt(square / value.size) if value.size else 0.0
     return rms if np.isfinite(rms) and rms > _SMALLEST_SCALE else _ZERO_SCALE
 
 

@@ -34,9 +34,10 @@ from tfcheck.listening import (
 )
 from tfcheck.objective import Objective, unique_paths
 from tfcheck.point import BATCH, NUDGE, Base, Parameter, elsewhere, spread
-from tfcheck.silence import dropout_off
+from tfcheck.refusals import explain
+from tfcheck.silence import dropout_held
 from tfcheck.steps import Step
-from tfcheck.tracing import explain, functions_written_out, require_tape
+from tfcheck.tracing import functions_written_out, require_tape
 from tfcheck.unchanged import held_variables, unchanged, variables_kept
 
 _BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
@@ -83,7 +84,7 @@ class EagerObjective(Objective):
         self.received = frozenset(id(applied.variable) for applied in recording.applied)
         # What else it assigns to is not seen here.
         self.updates = bool(recording.expected and recording.applied)
-        self.left_out = ()
+        self.left_out = self.made = ()
         self.dropped = frozenset()
         self.constants = [() for _ in calls]
         self.apart = [None for _ in calls]
@@ -113,15 +114,8 @@ class EagerObjective(Objective):
         self.parameters = tuple(parameters)
 
     def _float_inputs(self) -> list[int]:
-        """Positions of the batch's plain float tensors among all its tensors."""
-        positions, position = [], 0
-        for leaf in tf.nest.flatten(self._batch.structure):
-            if isinstance(leaf, tf.Tensor) and leaf.dtype.is_floating:
-                positions.append(position)
-            position += (
-                len(tf.nest.flatten(leaf, expand_composites=True)) if leaf is not None else 0
-            )
-        return positions
+        """Positions of the float tensors among all tensors of the batch."""
+        return [i for i, tensor in enumerate(self._batch.tensors) if tensor.dtype.is_floating]
 
     @property
     def may_differ(self) -> bool:
@@ -256,6 +250,10 @@ class EagerObjective(Objective):
         """No loss: a run assigns what it assigns."""
         return False
 
+    def is_of_names(self, base: Base, parameter: Parameter) -> bool:  # noqa: ARG002
+        """No parameter: there is no graph to see it in."""
+        return False
+
     def units_at(self, base: Base, loss: int) -> None:
         """None: nothing is known of what it consists of."""
 
@@ -271,7 +269,7 @@ class EagerObjective(Objective):
 
 
 def listen_eagerly(step: Step, batch: Batch) -> Recording:
-    """Run a step once eagerly, dropout silenced, and put back all that it changes.
+    """Run a step once eagerly, dropout held still, and put back all that it changes.
 
     Args:
         step: the step.
@@ -286,7 +284,7 @@ def listen_eagerly(step: Step, batch: Batch) -> Recording:
     with (
         unchanged(step.owner),
         variables_kept(held_variables(step.owner)),
-        dropout_off(),
+        dropout_held(step.dropout),
         listening(recording),
         functions_written_out(),
     ):

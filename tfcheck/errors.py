@@ -78,9 +78,10 @@ class GradientCheckFailed(TfcheckError, AssertionError):
 
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_PLACES = re.compile(r"^(\{\{[^}]*\}\}\s*)+")
 _HEADLINES = re.compile(
     r"^(Exception encountered when calling|Graph execution error|Detected at node|Arguments "
-    r"received|File \"|\{\{|<stack|Stack trace|Call arguments|The above exception)"
+    r"received|File \"|<stack|Stack trace|Call arguments|The above exception)"
 )
 
 
@@ -89,7 +90,8 @@ def telling_line(message: str) -> str:
 
     Keras and TensorFlow begin with a headline that says where, and say why below it.
     """
-    lines = [line.strip() for line in _ANSI.sub("", message).splitlines() if line.strip()]
+    lines = [_PLACES.sub("", line.strip()) for line in _ANSI.sub("", message).splitlines()]
+    lines = list(filter(None, lines))
     telling = [line for line in lines if not _HEADLINES.match(line)]
     return next(iter(telling or lines), "no reason given").rstrip(".:") + "."
 

@@ -101,6 +101,9 @@ _JUMPS = (
 )
 
 
+_NAMES = "It is only used as integers, such as ids, or compared: there is no gradient to check."
+
+
 @dataclass(frozen=True)
 class Finding:
     """One parameter's report, with the squares that layer and model scores are made of."""
@@ -512,6 +515,8 @@ class Examination:
             return Judgement(Verdict.FAIL, "non_finite", spoilt)
         if obstacle is not None:
             return replace(obstacle, note="")
+        if gradient is None and self.objective.is_of_names(self.base, parameter):
+            return Judgement(Verdict.PASS, "unused", _NAMES)
         if not parameter.inputs or math.prod(shape) == 0:
             return Judgement(Verdict.PASS, "unused", "The loss does not use this variable.")
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfcheck.nodes import all_nodes, called_functions, canonical
+from tfcheck.nodes import all_nodes, canonical, functions_behind
 
 
 def import_tensors(graph_def: Any, wanted: Iterable[str]) -> dict[str, tf.Tensor]:
@@ -52,7 +52,8 @@ class Excerpts:
         excerpt = tf.compat.v1.GraphDef()
         excerpt.versions.CopyFrom(self._graph_def.versions)
         excerpt.node.extend(nodes)
-        excerpt.library.function.extend(self._called(excerpt.node))
+        called = functions_behind(excerpt.node, self._functions)
+        excerpt.library.function.extend(called.values())
         found: list[tf.Tensor] = tf.graph_util.import_graph_def(
             excerpt, input_map=dict(given), return_elements=list(wanted), name=""
         )
@@ -71,7 +72,8 @@ class Excerpts:
         excerpt = tf.compat.v1.GraphDef()
         excerpt.versions.CopyFrom(self._graph_def.versions)
         excerpt.node.extend(self.between(given, wanted))
-        excerpt.library.function.extend(self._called(excerpt.node))
+        called = functions_behind(excerpt.node, self._functions)
+        excerpt.library.function.extend(called.values())
         needed = {canonical(ref, in_function=False) for node in excerpt.node for ref in node.input}
         mapped = {ref: tensor for ref, tensor in given.items() if ref in needed or ref in wanted}
         found: list[tf.Tensor] = tf.graph_util.import_graph_def(
@@ -101,17 +103,6 @@ class Excerpts:
                 if canonical(ref, in_function=False) not in given
             ]
         return [node for name, node in self._nodes.items() if name in needed]
-
-    def _called(self, nodes: Iterable[Any]) -> list[Any]:
-        """The functions that nodes call, and those that these call."""
-        pending = [name for node in nodes for name in called_functions(node)]
-        needed: dict[str, Any] = {}
-        while pending:
-            name = pending.pop()
-            if name not in needed and name in self._functions:
-                needed[name] = self._functions[name]
-                pending += [n for node in needed[name].node_def for n in called_functions(node)]
-        return list(needed.values())
 
 
 @dataclass(frozen=True)

@@ -430,6 +430,9 @@ def _gated(leaf: Any, gates: dict[int, tf.Tensor]) -> Any:
     """
     if not is_float(leaf) or not tf.is_symbolic_tensor(leaf) or leaf.op.type in _LOOKED_THROUGH:
         return leaf
+    if leaf.shape.rank is None:
+        # Where a rank is asked for, TensorFlow's optimizer takes wrong branches behind a reshape.
+        return leaf
     if id(leaf) not in gates:
         gate = tf.ensure_shape(leaf, leaf.shape)
         known = leaf.shape.is_fully_defined()

@@ -338,8 +338,9 @@ def _robust_scale(value: Array) -> float:
     """The root mean square of a tensor, however small, in which a few huge entries count little."""
     flat = value.ravel()
     sample = np.abs(flat[:: max(1, flat.size // _SAMPLE)]).astype(np.float64)
+    sample = sample[np.isfinite(sample)]
     nonzero = sample[sample > 0]
-    if not nonzero.size or not np.all(np.isfinite(nonzero)):
+    if not nonzero.size:
         return scale_of(value)
     unit = float(np.median(nonzero))
     return unit * math.sqrt(float(np.mean(np.minimum(sample / unit, _OUTLYING) ** 2)))

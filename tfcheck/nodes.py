@@ -97,6 +97,23 @@ def called_functions(node: Any) -> Iterable[str]:
             yield from (function.name for function in functions_of(value))
 
 
+def functions_behind(nodes: Iterable[Any], functions: Mapping[str, Any]) -> dict[str, Any]:
+    """The functions that nodes call, and those that these call, by name.
+
+    Args:
+        nodes: the nodes.
+        functions: the `FunctionDef`s that there are, by name.
+    """
+    pending = [name for node in nodes for name in called_functions(node)]
+    found: dict[str, Any] = {}
+    while pending:
+        name = pending.pop()
+        if name not in found and name in functions:
+            found[name] = functions[name]
+            pending += [n for node in found[name].node_def for n in called_functions(node)]
+    return found
+
+
 OF_SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 """Operations that see nothing of a tensor but its shape."""
 

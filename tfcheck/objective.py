@@ -24,7 +24,7 @@ from tfcheck.batch import Batch
 from tfcheck.constants import constants_of
 from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.directions import gaussian, generator, scale_of
-from tfcheck.errors import BatchError, TfcheckError, TraceError, some, telling_line
+from tfcheck.errors import TfcheckError, some, telling_line
 from tfcheck.graph_functions import (
     Excerpts,
     LossPart,
@@ -33,11 +33,13 @@ from tfcheck.graph_functions import (
     lowest_float,
     weighted_total,
 )
+from tfcheck.ids import only_names
 from tfcheck.internals import live_variable, variable_spec
 from tfcheck.listening import Recording, TapeCall, is_variable
 from tfcheck.nodes import all_nodes, meets, reachable
 from tfcheck.point import BATCH, NUDGE, Base, Parameter, as_floats, elsewhere, spread
 from tfcheck.promotion import PureGraph, purify
+from tfcheck.refusals import does_not_run
 from tfcheck.sources import Leaves, UndividedError
 from tfcheck.taking import require_nothing_taken
 from tfcheck.together import Promoted
@@ -74,6 +76,8 @@ class Objective:
         uses_loss_objects: whether a `keras.losses.Loss` is called, such as the compiled one.
         applied: what the optimizers are given in the traced graph, in the order of their calls.
         received: the variables, by identity, that an optimizer is given a gradient for.
+        made: variables that the step makes when it first runs; where there are any, the next one
+            may not, so that its graph is another.
         updates: whether the step ought to update its variables, and what it assigns is seen.
         around: the losses around a point.
         constants: for each loss the tensors that its tape takes for constant, since they were made
@@ -104,6 +108,7 @@ class Objective:
         recording = traced.recording
         self.around = Around(self, once=once)
         self.source = traced.source
+        self.made = traced.made
         self.steps = len(recording.tape_calls)
         self.evaluations = 0
         self._calls = list(recording.tape_calls)
@@ -311,6 +316,16 @@ class Objective:
     def held_by(self, parameter: Parameter) -> tuple[str, ...]:
         """The names of the tensors that hold a parameter's value in the float64 graph."""
         return tuple(self._feeds[position].name for position in parameter.inputs)
+
+    def is_of_names(self, base: Base, parameter: Parameter) -> bool:
+        """Whether an input holds whole numbers that the step only uses as ids or a mask."""
+        if not parameter.within:
+            return False
+        value = self.value(base, parameter)
+        if np.any(value != np.rint(value)):
+            return False
+        (held,) = self.held_by(parameter)
+        return only_names(reachable(self._nodes, self._targets[parameter.loss]), held)
 
     def _dropped(self, pure: PureGraph) -> frozenset[int]:
         """The losses of the step whose gradients nothing in it makes use of."""
@@ -581,12 +596,7 @@ class Objective:
         try:
             found = callable_part(self._source, self._feeds[: len(inputs)], forward)(*inputs)
         except tf.errors.OpError as error:
-            kind = BatchError if isinstance(error, tf.errors.InvalidArgumentError) else TraceError
-            raise kind(
-                "The training step must run on this batch. Received: "
-                f"{type(error).__name__}: {telling_line(error.message)} See whether fit can train "
-                "the model on it."
-            ) from failure
+            raise does_not_run(error, self.source) from failure
         point = (*inputs, *found["held"])
         found["gradients"], found["applied"], found["factors"] = [], [], []
         for loss, call in enumerate(self._calls):

@@ -18,6 +18,9 @@ from tfcheck.memory import bytes_of
 from tfcheck.report import Settings
 from tfcheck.verdict import PRECISION, Thresholds
 
+DROPOUT = ("off", "frozen")
+"""Silenced; or on, with its masks held fixed."""
+
 MOST_DIRECTIONS = 1000
 """They know the norm of a difference to within 3 %, which more would not make more telling."""
 
@@ -44,6 +47,7 @@ def make_settings(
     expected_mismatch: Sequence[str],
     seed: int,
     precision: float = PRECISION,
+    dropout: str = "off",
     memory_limit: int | str = "auto",
     time_limit: float | str | None = None,
 ) -> Settings:
@@ -55,6 +59,7 @@ def make_settings(
     """
     require_choice("phase", phase, ("train", "inference"))
     require_choice("method", method, ("directions", "full"))
+    require_choice("dropout", dropout, DROPOUT)
     if not isinstance(thresholds, Thresholds):
         raise ArgumentTypeError(
             rule(
@@ -73,6 +78,7 @@ def make_settings(
         expected_mismatch=_patterns(expected_mismatch),
         seed=whole_number("seed", seed, 0, LARGEST_SEED),
         precision=_precision(precision),
+        dropout=dropout,
         memory_limit=memory(memory_limit),
         time_limit=duration(time_limit),
         version=__version__,

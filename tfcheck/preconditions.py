@@ -1,12 +1,17 @@
-"""What must hold before any work begins: backend, model, layer; one clear sentence each."""
+"""What must hold before any work begins: backend, model, layer, loss; one clear sentence each."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 
+from tfcheck.batch import Batch
 from tfcheck.errors import ArgumentTypeError, BackendError, ModelError
+from tfcheck.objective import Objective
+from tfcheck.point import Base
+from tfcheck.refusals import not_finite
 from tfcheck.steps import LossFunction
 
 
@@ -59,3 +64,21 @@ def require_layer(layer: Any) -> None:
             f"layer must be a keras.Layer. Received: {what}. Give the layer itself, and then the "
             "inputs it is called with."
         )
+
+
+def require_finite(objective: Objective, base: Base, batch: Batch) -> None:
+    """Raise a `BatchError` where NaN or infinity in a batch spoils a loss.
+
+    A label may be NaN to say that it is missing, and be left out: what counts is the loss.
+
+    Args:
+        objective: the objective.
+        base: the point, on the batch.
+        batch: the batch.
+    """
+    spoilt = [loss for loss in base.losses[: objective.steps] if not math.isfinite(loss)]
+    if not (spoilt and batch.not_finite):
+        return
+    without = objective.at(batch.filled())
+    if all(map(math.isfinite, without.losses[: objective.steps])):
+        raise not_finite(spoilt[0], batch, objective.source)

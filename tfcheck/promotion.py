@@ -34,6 +34,7 @@ from tfcheck.nodes import (
     copy_node,
     downstream,
     first_output,
+    functions_behind,
     functions_of,
     output_refs,
     reachable,
@@ -143,7 +144,7 @@ def purify(
     """
     functions = {function.signature.name: function for function in graph_def.library.function}
     program = _Program(functions, promote)
-    body = _Body(program, in_function=False)
+    body = _Body(program)
     for node in graph_def.node:
         body.add(node, variables)
     names = {name: body.resolve(canonical(name, in_function=False)) for name in fetches}
@@ -159,8 +160,15 @@ def purify(
     moving |= {names[source].split(":")[0] for source in sources}
     moved = downstream(result.node, moving)
 
+    # What a metric assigns to its variables is in the graph, too, and no part of any fetch.
+    fetched = reachable(body.nodes, names.values())
+
     def noted(notes: Iterable[_Note], among: Set[str]) -> tuple[str, ...]:
-        chosen = (note for note in notes if note.in_function or note.node in among)
+        calling = [node for node in fetched if node.name in among]
+        bodies = functions_behind(calling, program.finished)
+        inside = {(name, node.name) for name, body in bodies.items() for node in body.node_def}
+        inside |= {("", node.name) for node in calling}
+        chosen = (note for note in notes if (note.function, note.node) in inside)
         return tuple(dict.fromkeys(f"{note.op} ({note.node})" for note in chosen))
 
     return PureGraph(
@@ -184,11 +192,17 @@ def purify(
 
 @dataclass(frozen=True)
 class _Note:
-    """An operation that a reader should know of."""
+    """An operation that a reader should know of.
+
+    Attributes:
+        op: its type.
+        node: its name.
+        function: the function that it is in, as rewritten; `""` for none.
+    """
 
     op: str
     node: str
-    in_function: bool
+    function: str
 
 
 # TensorFlow keeps one namespace of functions for the whole process.
@@ -241,7 +255,7 @@ class _Program:
                 self.keep(called)
 
     def _rewrite(self, function: Any, new_name: str, kinds: _Kinds) -> _Specialised:
-        body = _Body(self, in_function=True)
+        body = _Body(self, new_name)
         result = tf.compat.v1.GraphDef().library.function.add()
         result.CopyFrom(function)
         result.ClearField("node_def")
@@ -291,9 +305,10 @@ class _Handle:
 class _Body:
     """The nodes of one graph or function while they are rewritten, in program order."""
 
-    def __init__(self, program: _Program, in_function: bool) -> None:
+    def __init__(self, program: _Program, function: str = "") -> None:
         self.program = program
-        self.in_function = in_function
+        self.function = function
+        self.in_function = bool(function)
         self.nodes: dict[str, Any] = {}
         self.handles: dict[str, _Handle] = {}
         self.cuts: list[tuple[str, str]] = []
@@ -374,7 +389,7 @@ class _Body:
                 island = True
         random = self._note_random(node, definition)
         if island and not random:
-            self.program.islands.append(_Note(node.op, node.name, self.in_function))
+            self.program.islands.append(_Note(node.op, node.name, self.function))
 
     def _replace(self, node: Any, definition: Any, inputs: list[str]) -> bool:
         """Put an operation's float64 form in its place, if there is one."""
@@ -400,7 +415,7 @@ class _Body:
         ):
             self.sampled.append(node.name)
         if (random and definition.is_stateful) or (node.op in DRAWING and not self.in_function):
-            self.program.random_ops.append(_Note(node.op, node.name, self.in_function))
+            self.program.random_ops.append(_Note(node.op, node.name, self.function))
         elif node.op not in FOREIGN or self.in_function:
             return random
         refs = output_refs(node, definition, self.in_function)
@@ -444,7 +459,7 @@ class _Body:
         seeds = {key: node.attr[key] for key in ("seed", "seed2")}
         permutation = self._emit(f"{name}/permutation", "RandomShuffle", (order,), T=whole, **seeds)
         self._emit(name, "GatherV2", (value, permutation, zero), Tparams=dtype, **types)
-        self.program.random_ops.append(_Note(node.op, f"{name}/permutation", self.in_function))
+        self.program.random_ops.append(_Note(node.op, f"{name}/permutation", self.function))
         self.drawn.append((permutation, True))
 
     def _promote_attributes(self, node: Any, definition: Any) -> bool:

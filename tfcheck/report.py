@@ -222,6 +222,7 @@ class Settings:
     expected_mismatch: tuple[str, ...] = ()
     seed: int = 0
     precision: float = PRECISION
+    dropout: str = "off"
     memory_limit: int | str = "auto"
     time_limit: float | None = None
     batch_size: int | None = None

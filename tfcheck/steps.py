@@ -31,12 +31,14 @@ class Step:
         run: `run(data, recording)` does it once, on the `data` of a `train_step` or the arguments
             of a layer's call; the recording is the one that listens.
         eager: whether it is meant to run eagerly, so that it must not be traced.
+        dropout: how dropout is held still: see `dropout_held`.
     """
 
     owner: keras.Layer
     source: str
     run: Callable[[Any, Recording], None]
     eager: bool = False
+    dropout: str = "off"
 
     @property
     def own(self) -> bool:
@@ -145,14 +147,18 @@ def layer_step(
 
     def run(data: Any, recording: Recording) -> None:
         inputs: list[tf.Tensor] = []
-        arguments = tf.nest.map_structure(lambda leaf: cut(leaf, inputs), data)
+        # Of ragged and sparse tensors, the values are differentiated for.
+        arguments = tf.nest.map_structure(
+            lambda leaf: cut(leaf, inputs), data, expand_composites=True
+        )
         before = {id(loss) for part in sublayers(layer) for loss in recorded_losses(part)[0]}
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = call(arguments)
         losses = [loss for part in sublayers(layer) for loss in recorded_losses(part)[0]]
         added = [loss for loss in losses if id(loss) not in before]
-        given = [leaf for leaf in tf.nest.flatten(outputs) if is_float(leaf)]
+        flat = tf.nest.flatten(outputs, expand_composites=True)
+        given = [leaf for leaf in flat if is_float(leaf)]
         targets = [*given, *(loss for loss in added if is_float(loss))]
         weights = _weights(output_gradients, given, len(targets))
         sources = [*inputs, *layer.trainable_variables]

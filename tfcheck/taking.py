@@ -21,7 +21,6 @@ from tfcheck.patching import put_in_place
 
 _TAKING = (
     "IteratorGetNext",
-    "OptionalGetValue",
     "QueueDequeue",
     "QueueEnqueue",
     "Stage",

@@ -180,7 +180,9 @@ class Together(_Part):
         def sums(output: Output) -> Iterator[tf.Tensor]:
             value = values[output.name]
             if output.named:
-                yield tf.reduce_sum(tf.cast(value * by_name[output.named], tf.float64))
+                # Where a mask is infinite, or a label is missing, the gradient is zero.
+                weighed = tf.math.multiply_no_nan(value, by_name[output.named])
+                yield tf.reduce_sum(tf.cast(weighed, tf.float64))
             if plain := output.weights.count(None):
                 yield plain * tf.reduce_sum(tf.cast(value, tf.float64))
 

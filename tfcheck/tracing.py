@@ -8,7 +8,6 @@ one, with the model's real variables captured by handle. During the trace, and o
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,13 +17,14 @@ import keras
 import tensorflow as tf
 
 from tfcheck.batch import Batch
-from tfcheck.errors import BatchError, ModelError, NoTapeError, TraceError, telling_line
+from tfcheck.errors import ModelError, NoTapeError, TraceError
 from tfcheck.internals import TF_FUNCTION_KIND, live_variable, traced_anew
 from tfcheck.listening import Recording, listening
 from tfcheck.patching import put_in_place
-from tfcheck.silence import dropout_off
+from tfcheck.refusals import ALONE, explain
+from tfcheck.silence import dropout_held
 from tfcheck.steps import Step
-from tfcheck.unchanged import unchanged
+from tfcheck.unchanged import unchanged, variables_kept
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class TracedStep:
         placeholders: the graph's inputs for the batch, flat.
         captures: for each captured outside tensor, that tensor and its placeholder.
         recording: the tapes and optimizers heard.
+        made: the variables that the step makes where it runs for the first time; the graph only
+            works as long as they are kept.
         source: `"train_step"`, `"loss_fn"`, `"compute_loss"` or `"layer"`.
     """
 
@@ -43,11 +45,12 @@ class TracedStep:
     placeholders: tuple[tf.Tensor, ...]
     captures: tuple[tuple[Any, tf.Tensor], ...]
     recording: Recording
+    made: tuple[tf.Variable, ...]
     source: str
 
 
 def trace(step: Step, batch: Batch) -> TracedStep:
-    """Trace a step once on a batch, dropout silenced, nothing executed.
+    """Trace a step once on a batch, dropout held still, nothing executed.
 
     Args:
         step: the step of a built model or layer.
@@ -59,10 +62,10 @@ def trace(step: Step, batch: Batch) -> TracedStep:
         NoTapeError: if it differentiates no variable.
         TraceError: if it cannot be traced.
     """
-    function, recording = _trace(step, batch)
+    function, recording, made = _trace(step, batch)
     if not _in_one_graph(function, recording):
         # A tape under @tf.function of its own works in another graph; written out, it does not.
-        function, recording = _trace(step, batch, functions=functions_written_out)
+        function, recording, made = _trace(step, batch, functions=functions_written_out)
     if not recording.tape_calls:
         require_tape(recording, step, idle=step.own and not _updates(function, recording, step))
     if not _in_one_graph(function, recording):
@@ -77,6 +80,7 @@ def trace(step: Step, batch: Batch) -> TracedStep:
         tuple(function.inputs[:count]),
         tuple(zip(function.captured_inputs, function.inputs[count:], strict=True)),
         recording,
+        tuple(made),
         step.source,
     )
 
@@ -114,7 +118,7 @@ def build_layer(layer: keras.Layer, batch: Batch, call: Callable[[Any], Any]) ->
         try:
             call(batch.structure)
         except Exception as error:
-            raise explain(error, batch, "the layer") from error
+            raise explain(error, batch, ALONE) from error
 
 
 def _trace(
@@ -122,8 +126,8 @@ def _trace(
     batch: Batch,
     *,
     functions: Callable[[], AbstractContextManager[None]] | None = None,
-) -> tuple[Any, Recording]:
-    """Trace a step once, listening."""
+) -> tuple[Any, Recording, list[tf.Variable]]:
+    """Trace a step once, listening: its graph, what was heard, and the variables it made."""
     recording = step.recording()
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in batch.tensors]
 
@@ -134,13 +138,14 @@ def _trace(
         return []
 
     with (
-        unchanged(step.owner),
-        dropout_off(),
+        unchanged(step.owner) as made,
+        variables_kept(),
+        dropout_held(step.dropout),
         listening(recording),
         (functions or functions_traced_anew)(),
     ):
         try:
-            return tf.compat.v1.wrap_function(run, specs), recording
+            return tf.compat.v1.wrap_function(run, specs), recording, made
         except (TraceError, ModelError, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -202,31 +207,3 @@ def functions_traced_anew() -> Iterator[None]:
     with contextlib.ExitStack() as undo:
         put_in_place(undo, TF_FUNCTION_KIND, "__call__", make)
         yield
-
-
-def explain(error: Exception, batch: Batch, source: str) -> BatchError | TraceError:
-    """An exception of a step as one of tfcheck's, which says what was wrong."""
-    signature = batch.signature()
-    shapes = ", ".join(f"{dtype}{list(shape)}" for shape, dtype in signature[:_SHOWN])
-    if len(signature) > _SHOWN:
-        shapes += f" and {len(signature) - _SHOWN} more arrays (lists count as many inputs)"
-    reason = telling_line(str(error))
-    if "None values not supported" in reason:
-        reason += " Perhaps the targets are missing."
-    if isinstance(error, ValueError | tf.errors.InvalidArgumentError) and _ABOUT_SHAPES.search(
-        reason
-    ):
-        return BatchError(
-            f"The batch must fit the model. Received: {shapes}; {source} says: {reason} "
-            "Give a batch as fit would get it."
-        )
-    return TraceError(
-        f"A training step must be traceable as a graph. Received: {source} raises "
-        f"{type(error).__name__}: {reason} See whether fit can train the model on this batch."
-    )
-
-
-_SHOWN = 6
-_ABOUT_SHAPES = re.compile(
-    r"shape|dimension|incompatible|rank|expected|batch|axis|broadcast|input|missing", re.IGNORECASE
-)

@@ -28,19 +28,24 @@ from tfcheck.taking import nothing_taken, stand_in
 
 
 @contextlib.contextmanager
-def unchanged(*roots: Any) -> Iterator[None]:
+def unchanged(owner: keras.Layer) -> Iterator[list[tf.Variable]]:
     """Put back what a step changes in Python: attributes, containers, random states.
 
-    Weights are not made, and nothing is taken that would be gone.
+    It gains no weights, and nothing is taken that would be gone.
 
     Args:
-        roots: the model or layer, and what else code in the block may reach: see `Snapshot`.
+        owner: the model or layer, from which all that a step changes can be reached: see
+            `Snapshot`.
+
+    Yields:
+        The variables that the block makes, such as state that a step makes when it first runs.
+        They must be kept as long as its graph is.
 
     Raises:
-        ModelError: if the block makes weights.
+        ModelError: if the block makes weights of the owner.
     """
-    with _python_unchanged(*roots), _no_weights(), nothing_taken():
-        yield
+    with _python_unchanged(owner), _no_weights(owner), _made() as made, nothing_taken():
+        yield made
 
 
 @contextlib.contextmanager
@@ -111,31 +116,49 @@ _draws = itertools.count(1)
 
 
 @contextlib.contextmanager
-def _no_weights() -> Iterator[None]:
-    """Refuse to make weights: a layer that builds itself changes the model."""
-    refused: list[ModelError] = []
+def _no_weights(owner: keras.Layer) -> Iterator[None]:
+    """Refuse that a model or layer gains weights to train, as where one in it builds itself."""
+    before = list(owner.trainable_variables)
+    known = set(map(id, before))
 
-    def creator(create: Callable[..., Any], **options: Any) -> Any:
-        if options.get("trainable", True):
-            refused.append(
-                ModelError(
-                    "A model must be built before it is checked. Received: a layer that creates "
-                    f"the variable {options.get('name')!r} in the training step. Call the layer "
-                    "once, or train for a step, before the check."
-                )
-            )
-            raise refused[0]
-        return create(**options)
+    def refuse() -> None:
+        gained = [v.path for v in owner.trainable_variables if id(v) not in known]
+        if gained:
+            raise ModelError(
+                "All layers must be built before a check. Received: one that makes its weight "
+                f"{gained[0]!r} in the step that is checked. Call it once before."
+            ) from None
 
     try:
-        with tf.variable_creator_scope(creator):
-            yield
+        yield
     except Exception:
-        if refused:
-            raise refused[0] from None
+        refuse()  # what else went wrong may come of it
         raise
-    if refused:  # where Keras tries out what a layer gives, it takes no notice of errors
-        raise refused[0]
+    refuse()
+
+
+@contextlib.contextmanager
+def _made() -> Iterator[list[tf.Variable]]:
+    """Let variables be made as `fit` does, in a graph as well, and note which.
+
+    One whose first value a graph computes begins at zero, and the graph assigns that value to it.
+    """
+    made: list[tf.Variable] = []
+
+    def creator(create: Callable[..., Any], **options: Any) -> Any:
+        first: Any = options.get("initial_value")
+        computed = tf.is_tensor(first) and tf.is_symbolic_tensor(first)
+        if computed and first.shape.is_fully_defined():
+            options["initial_value"] = np.zeros(first.shape, first.dtype.as_numpy_dtype)
+            variable = create(**options)
+            variable.assign(first)
+        else:
+            variable = create(**options)
+        made.append(variable)
+        return variable
+
+    with tf.variable_creator_scope(creator):
+        yield made
 
 
 @contextlib.contextmanager

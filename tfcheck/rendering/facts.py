@@ -29,7 +29,8 @@ def facts(report: GradientReport) -> tuple[tuple[str, str], ...]:
     origin = (
         "the layer alone, outputs weighted at random" if alone else f"loss from {objective.source}"
     )
-    found.append(("phase", f"{objective.phase}, {origin}"))
+    frozen = ", dropout frozen" if settings.dropout == "frozen" else ""
+    found.append(("phase", f"{objective.phase}, {origin}{frozen}"))
     found.append(("method", method(report)))
     if compared := coverage(report):
         found.append(("compared", compared))

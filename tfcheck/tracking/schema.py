@@ -180,6 +180,7 @@ def params(settings: Settings) -> dict[str, str]:
         f"concerning {bands.concerning:g}",
         "seed": settings.seed,
         "precision": settings.precision,
+        "dropout": settings.dropout,
         "memory_limit": settings.memory_limit,
         "time_limit": settings.time_limit,
         "batch_size": settings.batch_size,
