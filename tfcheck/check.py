@@ -37,6 +37,7 @@ from tfcheck.listening import EagerCall
 from tfcheck.memory import bytes_of
 from tfcheck.objective import Objective
 from tfcheck.options import make_settings, require_verbose
+from tfcheck.placing import Placing, where_step_is
 from tfcheck.point import Base
 from tfcheck.preconditions import require_backend, require_checkable, require_layer
 from tfcheck.progress import Progress, progress_line, silent
@@ -494,6 +495,9 @@ class Checker:
                 set(),
                 notes=(str(error),),
                 culprits=("train_step",) if error.idle else (),
+                culprit_places=(str(where_step_is(self.model, "train_step") or ""),)
+                if error.idle
+                else (),
                 objective=summary,
             )
         objective, base = examination.objective, examination.base
@@ -524,6 +528,19 @@ class Checker:
             explained |= of_the_step
         elif of_the_step - declared.variables:
             culprits = tuple(dict.fromkeys([*culprits, whose]))
+        placing = Placing(examination, self._step, culprits)
+        findings = stages.run(
+            "the lines of the user's code",
+            lambda: [f if f.report.path in explained else placing.told(f) for f in findings],
+            findings,
+            accuses=False,
+        )
+        places: tuple[str, ...] = stages.run(
+            "the lines of the culprits",
+            lambda: tuple(map(placing.of_culprit, culprits)),
+            (),
+            accuses=False,
+        )
         progress("comparing with the step as fit runs it", 0, 0)
         compiled = stages.run(
             "the comparison with the step that XLA compiles",
@@ -544,6 +561,7 @@ class Checker:
             explained,
             broken=stages.broken,
             culprits=culprits,
+            culprit_places=places,
             objective=replace(
                 summarise_objective(objective, base, self.settings.phase),
                 compiled_losses=unscaled(compiled.losses, base),

@@ -222,6 +222,8 @@ class GradientReport:
         model: name of the model.
         epoch: finished epochs when the check was made; None outside training.
         name: name of the callback that made it, `""` outside training.
+        culprit_places: for each of the culprits the line where its code is, such as
+            `"layers.py:12 in Swish.call"`; `""` where that is unknown or none of the user's.
     """
 
     verdict: Verdict
@@ -240,6 +242,7 @@ class GradientReport:
     model: str = ""
     epoch: int | None = None
     name: str = ""
+    culprit_places: tuple[str, ...] = ()
 
     @property
     def variables(self) -> tuple[VariableReport, ...]:
@@ -441,6 +444,7 @@ def _report_from(content: dict[str, Any]) -> GradientReport:
             "score": float(content["score"]),
             "layers": layers,
             "culprits": tuple(content["culprits"]),
+            "culprit_places": tuple(content.get("culprit_places", ())),
             "notes": tuple(content["notes"]),
             "frozen": tuple(content["frozen"]),
             "seconds": float(content["seconds"]),
