@@ -262,6 +262,15 @@ def swapped(model: Any, x: Any, y: Any) -> None:
     model.optimizer.apply(gradients, two + one)  # swapped
 
 
+def by_hand(model: Any, x: Any, y: Any) -> None:
+    """The step updates its variables itself, against the sign."""
+    with tf.GradientTape() as tape:
+        loss = error(y, model(x))
+    variables = model.trainable_variables
+    for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+        variable.assign_add(0.1 * gradient)  # by hand
+
+
 def never_applied(model: Any, x: Any, y: Any) -> None:
     """Gradients are found, and go nowhere."""
     with tf.GradientTape() as tape:
@@ -288,8 +297,9 @@ def doubled(model: Any, x: Any, y: Any) -> None:
 @pytest.mark.parametrize(
     ("step", "reason", "told", "eagerly"),
     [
-        (swapped, "misapplied", "It is applied at", False),
-        (swapped, "misapplied", "It is applied at", True),
+        (swapped, "misapplied", "Gradients are applied at", False),
+        (swapped, "misapplied", "Gradients are applied at", True),
+        (by_hand, "misapplied", "It is assigned at", False),
         (never_applied, "misapplied", "The tape is asked for gradients at", False),
         (kernels_alone, "untrained", "The tape is asked for gradients at", False),
         (doubled, "other_loss", "The tape is asked for gradients at", False),

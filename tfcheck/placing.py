@@ -131,9 +131,21 @@ class Placing:
 
     def _with_where_applied(self, report: VariableReport) -> str:
         variables = {id(parameter.variable) for _, parameter in self._parameters(report)}
-        places = [a.place for a in self._objective.applied if id(a.variable) in variables]
-        told = _places(places)
-        return f"{report.note} It is applied at {told}." if told else self._with_where_asked(report)
+        handed = [a.place for a in self._objective.applied if id(a.variable) in variables]
+        if told := _places(handed):
+            return f"{report.note} Gradients are applied at {told}."
+        if told := _places(map(place_of, self._assignments(report))):
+            return f"{report.note} It is assigned at {told}."
+        return self._with_where_asked(report)
+
+    def _assignments(self, report: VariableReport) -> Iterator[tf.Operation]:
+        """The operations with which the step itself updates a variable."""
+        for _, parameter in self._parameters(report):
+            call = self._objective.traced_call(parameter.loss)
+            handle = None if call is None else self._objective.traced_start(parameter)
+            for operation in () if call is None else call.targets[0].graph.get_operations():
+                if operation.type.startswith("Assign") and operation.inputs[0] is handle:
+                    yield operation
 
     def _with_where_asked(self, report: VariableReport) -> str:
         losses = {parameter.loss for _, parameter in self._parameters(report)}

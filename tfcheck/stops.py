@@ -17,6 +17,8 @@ from tfcheck.internals import function_graph, is_differentiable
 from tfcheck.nodes import OF_SHAPES
 from tfcheck.units import READ
 
+_OF_SHAPES = OF_SHAPES | {"VariableShape"}
+
 _FLAT = frozenset({"Ceil", "Floor", "FloorDiv", "Rint", "Round", "Sign", "TruncateDiv"})
 """Operations whose gradient is registered, as nothing or as zero."""
 
@@ -43,6 +45,46 @@ class Stop:
     unrecorded: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """An operation on the way.
+
+    Attributes:
+        operation: the operation.
+        taken: what it is computed from, by way of variables too, as far as a gradient may go there.
+        names: their names.
+        writes: the operations that have assigned to the variable which it reads.
+        recorded: whether the tape recorded it.
+    """
+
+    operation: tf.Operation
+    taken: tuple[tf.Tensor, ...]
+    names: frozenset[str]
+    writes: tuple[tf.Operation, ...]
+    recorded: bool
+
+
+@dataclass
+class Onward:
+    """How far gradients get.
+
+    Attributes:
+        reached: the names of the tensors from which they get back to where they are asked for.
+        stops: what stops others.
+        written: what on the way has a gradient that somebody wrote for it.
+    """
+
+    reached: set[str]
+    stops: list[Stop]
+    written: list[Stop]
+
+    def add(self, other: Onward) -> None:
+        """Go on with another part of the way."""
+        self.reached |= other.reached
+        self.stops += other.stops
+        self.written += other.written
+
+
 class Way:
     """The way from variables to some tensors of a graph.
 
@@ -53,65 +95,56 @@ class Way:
     """
 
     def __init__(self, ends: Sequence[tf.Tensor], spans: Sequence[tuple[int, int]] = ()) -> None:
-        self._ends = list(ends)
+        self._ends = {tensor.name: tensor for tensor in ends}
         self._spans = spans
-
-    @cached_property
-    def _all(self) -> list[tf.Operation]:
-        return list(self._ends[0].graph.get_operations()) if self._ends else []
-
-    @cached_property
-    def _position(self) -> dict[str, int]:
-        return {operation.name: position for position, operation in enumerate(self._all)}
+        self._operations = list(ends[0].graph.get_operations()) if ends else []
+        self._position = {operation.name: n for n, operation in enumerate(self._operations)}
+        self._inside: dict[str, list[tuple[Any, Way]]] = {}
 
     @cached_property
     def _writes(self) -> dict[str, list[tf.Operation]]:
         """The operations that assign to a variable, by the name of its handle."""
         found: dict[str, list[tf.Operation]] = {}
-        for operation in self._all:
+        for operation in self._operations:
             if operation.type.startswith("Assign") and len(operation.inputs) > 1:
                 found.setdefault(operation.inputs[0].name, []).append(operation)
         return found
 
     @cached_property
-    def _needed(self) -> frozenset[str]:
-        """The names of the tensors that the ends are computed from, and their own."""
-        pending, needed = list(self._ends), set[str]()
+    def _needed(self) -> dict[str, _Row]:
+        """The row of each tensor that the ends are computed from, by its name."""
+        pending = list(self._ends.values())
+        needed: dict[str, _Row] = {}
+        rows: dict[str, _Row] = {}
         while pending:
             tensor = pending.pop()
             if tensor.name not in needed:
-                needed.add(tensor.name)
-                pending += self._taken(tensor.op)
-        return frozenset(needed)
+                name = tensor.op.name
+                rows[name] = rows.get(name) or self._row(tensor.op)
+                needed[tensor.name] = rows[name]
+                pending += rows[name].taken
+        return needed
 
     @cached_property
-    def _operations(self) -> list[tf.Operation]:
-        """What makes the tensors that are needed, in order."""
-        needed = self._needed
-        return [o for o in self._all if any(tensor.name in needed for tensor in o.outputs)]
+    def _rows(self) -> list[_Row]:
+        """What makes the tensors that are needed, in order; what sees only shapes is left out."""
+        rows = {row.operation.name: row for row in self._needed.values()}
+        ordered = sorted(rows.values(), key=lambda row: self._position[row.operation.name])
+        return [row for row in ordered if row.operation.type not in _OF_SHAPES]
 
-    def _taken(self, operation: tf.Operation) -> Iterator[tf.Tensor]:
-        """What an operation takes, by way of variables too, as far as a gradient might go there."""
-        ends = {tensor.name for tensor in self._ends}
-        for given, made in zip(operation.inputs, operation.outputs, strict=False):
-            # With a gradient of its own, it goes to the arguments, which are handed on to nobody.
-            if not has_custom_gradient(operation) or not (made.consumers() or made.name in ends):
-                yield given
-        if not has_custom_gradient(operation):
-            yield from list(operation.inputs)[len(operation.outputs) :]
-        yield from (value for write in self._before(operation) for value in write.inputs[1:])
-
-    def _before(self, operation: tf.Operation) -> list[tf.Operation]:
-        """The operations that have assigned to the variable which an operation reads."""
-        if operation.type != READ:
-            return []
-        now = self._position[operation.name]
-        writes = self._writes.get(operation.inputs[0].name, ())
-        return [write for write in writes if self._position[write.name] < now]
-
-    def _recorded(self, operation: tf.Operation) -> bool:
+    def _row(self, operation: tf.Operation) -> _Row:
+        taken = list(operation.inputs)
+        if has_custom_gradient(operation):
+            # It goes to the arguments, which are handed on to nobody.
+            pairs = zip(taken, operation.outputs, strict=True)
+            taken = [t for t, out in pairs if not out.consumers() and out.name not in self._ends]
         position = self._position[operation.name]
-        return not self._spans or any(start <= position < end for start, end in self._spans)
+        known = self._writes.get(operation.inputs[0].name, ()) if operation.type == READ else ()
+        writes = tuple(write for write in known if self._position[write.name] < position)
+        taken += [value for write in writes for value in write.inputs[1:]]
+        recorded = any(start <= position < end for start, end in self._spans)
+        names = frozenset(tensor.name for tensor in taken)
+        return _Row(operation, tuple(taken), names, writes, recorded or not self._spans)
 
     def stops(self, start: tf.Tensor) -> list[Stop]:
         """What stops a gradient on the way back to a tensor.
@@ -123,93 +156,90 @@ class Way:
             The operations in their order, each once. Where none is known to, those with a gradient
             that somebody wrote for them.
         """
-        _, stops, written = self.onward({start.name})
-        found = {stop.operation.name: stop for stop in stops or written}
+        onward = self.onward({start.name})
+        found = {stop.operation.name: stop for stop in onward.stops or onward.written}
         return list(found.values())
 
-    def onward(self, starts: Set[str]) -> tuple[set[str], list[Stop], list[Stop]]:
-        """How far gradients come from.
+    def onward(self, starts: Set[str]) -> Onward:
+        """How far gradients get.
 
         Args:
-            starts: names of tensors.
-
-        Returns:
-            The names of the tensors of which gradients come back to the starts; what stops others;
-            and what on the way has a gradient that somebody wrote for it.
+            starts: names of the tensors that they are to get back to.
         """
-        reached, unseen = set(starts), set[str]()
-        stops: list[Stop] = []
-        written: list[Stop] = []
-        for operation in self._operations:
-            if operation.type in OF_SHAPES:
+        onward = Onward(set(starts), [], [])
+        unseen: set[str] = set()
+        for row in self._rows:
+            hidden = not unseen.isdisjoint(row.names)
+            given = onward.reached & row.names
+            if not (hidden or given):
                 continue
-            hidden = [tensor for tensor in self._taken(operation) if tensor.name in unseen]
-            given = {tensor.name for tensor in operation.inputs} & reached
-            stops += [
+            if not row.recorded:
+                unseen |= {tensor.name for tensor in row.operation.outputs}
+                continue
+            assigned = {value.name for write in row.writes for value in write.inputs[1:]}
+            onward.stops += [
                 Stop(write)
-                for write in self._before(operation)
-                if any(value.name in reached | unseen for value in write.inputs[1:])
+                for write in row.writes
+                if any(value.name in onward.reached | unseen for value in write.inputs[1:])
             ]
-            if not self._recorded(operation):
-                if given or hidden:
-                    unseen |= {tensor.name for tensor in operation.outputs}
-                continue
-            stops += [Stop(tensor.op, unrecorded=True) for tensor in hidden]
-            if given:
-                passed, stopping, others = self._through(operation, given)
-                reached |= passed
-                stops += stopping
-                written += others
-        stops += [Stop(end.op, unrecorded=True) for end in self._ends if end.name in unseen]
-        return reached, stops, written
+            onward.stops += [
+                Stop(tensor.op, unrecorded=True)
+                for tensor in row.taken
+                if tensor.name in unseen - assigned
+            ]
+            if given - assigned:
+                onward.add(self._through(row.operation, given - assigned))
+        onward.stops += [
+            Stop(end.op, unrecorded=True) for name, end in self._ends.items() if name in unseen
+        ]
+        return onward
 
-    def _through(
-        self, operation: tf.Operation, given: Set[str]
-    ) -> tuple[set[str], list[Stop], list[Stop]]:
-        """The same for a single operation."""
-        bodies = list(_bodies(operation))
-        if bodies:
-            return self._through_bodies(operation, bodies, given)
+    def _through(self, operation: tf.Operation, given: Set[str]) -> Onward:
+        """How far gradients get through a single operation."""
+        if operation.name not in self._inside:
+            self._inside[operation.name] = list(self._bodies(operation))
+        if self._inside[operation.name]:
+            return self._through_bodies(operation, given)
         made = {t.name for t in operation.outputs if _flows(t.dtype) and t.name in self._needed}
         sides = _ONE_SIDED.get(operation.type, range(len(operation.inputs)))
         through = any(operation.inputs[side].name in given for side in sides)
         flat = operation.type in _FLAT or not is_differentiable(operation)
         if flat or not made or not through:
-            return set(), [Stop(operation)], []
+            return Onward(set(), [Stop(operation)], [])
         by_hand = has_custom_gradient(operation) or operation.type in _HIDING
-        return made, [], [Stop(operation)] if by_hand else []
+        return Onward(made, [], [Stop(operation)] if by_hand else [])
 
-    def _through_bodies(
-        self, operation: tf.Operation, bodies: Sequence[Any], given: Set[str]
-    ) -> tuple[set[str], list[Stop], list[Stop]]:
-        """The same for an operation that calls functions: a loop again and again."""
-        made = list(operation.outputs)
-        positions = {n for n, tensor in enumerate(operation.inputs) if tensor.name in given}
-        loops = "While" in operation.type
-        reached: set[int] = set(positions) if loops else set()
+    def _bodies(self, operation: tf.Operation) -> Iterator[tuple[Any, Way]]:
+        """The graphs that an operation calls, and the way in each to what is needed of it."""
+        loops = _is_loop(operation)
+        for graph in _graphs_of(operation):
+            pairs = zip(graph.outputs, operation.outputs, strict=False)
+            yield graph, Way([end for end, made in pairs if loops or made.name in self._needed])
+
+    def _through_bodies(self, operation: tf.Operation, given: Set[str]) -> Onward:
+        """How far gradients get through the functions that are called: of a loop, in all rounds."""
+        made = [tensor.name for tensor in operation.outputs]
+        starts = {n for n, tensor in enumerate(operation.inputs) if tensor.name in given}
+        loops = _is_loop(operation)
         while True:
-            stops: list[Stop] = []
-            written: list[Stop] = []
-            before = set(reached)
-            for graph in bodies:
+            found = Onward(set(), [], [])
+            reached = set(starts) if loops else set[int]()
+            for graph, way in self._inside[operation.name]:
                 # What chooses among branches is no input of theirs.
                 first = len(operation.inputs) - len(graph.inputs)
-                ends = graph.outputs
-                if not loops:
-                    ends = [e for e, t in zip(ends, made, strict=False) if t.name in self._needed]
-                starts = {
-                    graph.inputs[position - first].name
-                    for position in (positions | before if loops else positions)
-                    if position >= first
-                }
-                inside, found, others = Way(ends).onward(starts)
-                stops += found
-                written += others
-                reached |= {n for n, end in enumerate(graph.outputs) if end.name in inside}
-            if reached == before or not loops:
+                names = {graph.inputs[n - first].name for n in starts if n >= first}
+                inside = way.onward(names)
+                found.add(Onward(set(), inside.stops, inside.written))
+                reached |= {n for n, end in enumerate(graph.outputs) if end.name in inside.reached}
+            if not loops or reached <= starts:
                 break
-        names = {made[position].name for position in reached if position < len(made)}
-        return names & self._needed, stops, written
+            starts |= reached
+        found.reached = {made[n] for n in reached if n < len(made)} & self._needed.keys()
+        return found
+
+
+def _is_loop(operation: tf.Operation) -> bool:
+    return operation.type in ("While", "StatelessWhile")
 
 
 def has_custom_gradient(operation: tf.Operation) -> bool:
@@ -225,12 +255,12 @@ def has_custom_gradient(operation: tf.Operation) -> bool:
 def with_bodies(operation: tf.Operation) -> Iterator[tf.Operation]:
     """An operation, and those of the functions that it calls, and so on."""
     yield operation
-    for graph in _bodies(operation):
+    for graph in _graphs_of(operation):
         for inner in graph.get_operations():
             yield from with_bodies(inner)
 
 
-def _bodies(operation: tf.Operation) -> Iterator[Any]:
+def _graphs_of(operation: tf.Operation) -> Iterator[Any]:
     """The graphs of the functions that an operation calls, as far as they are known."""
     for name in _BODIES:
         if name in operation.node_def.attr:
