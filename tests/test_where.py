@@ -51,7 +51,7 @@ def around(middle: keras.layers.Layer, **compiled: Any) -> keras.Model:
     return model
 
 
-class Through(L.Layer):
+class Through(keras.layers.Layer):
     """A layer that computes a function."""
 
     def __init__(self, function: Callable[[Any], Any], **options: Any) -> None:
@@ -148,7 +148,7 @@ def test_a_rounding_has_no_slope() -> None:
 def test_an_operation_without_a_gradient_of_one_input() -> None:
     """An operation blocks the gradient of an input that it has none for, and of no other."""
 
-    class Beta(L.Layer):
+    class Beta(keras.layers.Layer):
         def build(self, _shape: Any) -> None:
             self.a = self.add_weight(shape=(4,), name="a", initializer="ones")
 
@@ -160,6 +160,20 @@ def test_an_operation_without_a_gradient_of_one_input() -> None:
     (note,) = notes_of(report, "middle/a")
     assert note.endswith(f"blocked by `Betainc` at {at('beta', '`call`')}.")
     assert {v.verdict for v in report.variables if "one/" in v.path} == {Verdict.PASS}
+
+
+def shrunk(x: Any) -> Any:
+    """What an operation makes that TensorFlow knows no gradient of."""
+    picture = tf.reshape(x, (-1, 2, 2, 1))
+    return tf.reshape(tf.image.resize(picture, (1, 1), "area"), (-1, 1))  # an area
+
+
+def test_a_tape_that_raises_is_told_where() -> None:
+    """An operation without a gradient, for which a tape raises, is told by its line."""
+    report = check_gradients(around(Through(shrunk, name="middle")), X, Y)
+    (note,) = notes_of(report, "one/")
+    assert note.startswith("The tape raises LookupError")
+    assert note.endswith(f"It is blocked by `ResizeArea` at {at('an area', '`shrunk`')}.")
 
 
 def test_what_blocks_is_told_where_units_cannot_be_told_apart() -> None:
@@ -234,6 +248,23 @@ def test_a_term_computed_outside_of_the_tape() -> None:
     assert note == f"A part of the gradient is blocked by `Mul` at {place}, outside of the tape."
     assert report.culprits == ("train_step",)
     assert report.culprit_places == (at("the train_step", "Stepping.train_step"),)
+
+
+def half_stopped(model: Any, x: Any, y: Any) -> None:
+    """One of two factors is taken for constant; what a library stops is none of the user's."""
+    with tf.GradientTape() as tape:
+        outputs = model(x)
+        mean, _ = tf.nn.moments(outputs, 0)
+        loss = tf.reduce_mean(outputs * tf.stop_gradient(outputs) * (y + mean))  # half
+    applied(model, tape.gradient(loss, model.trainable_variables))
+
+
+def test_a_factor_that_is_stopped() -> None:
+    """A gradient that lacks a factor's part is told what stops it; right library code is not."""
+    report = check_gradients(stepping(half_stopped), X, X)
+    (note,) = notes_of(report, "two/kernel")
+    place = at("half", "`half_stopped`")
+    assert note.endswith(f"A part of the gradient is blocked by `StopGradient` at {place}.")
 
 
 def forward_outside(model: Any, x: Any, y: Any) -> None:
@@ -339,7 +370,7 @@ def test_what_is_held_constant_is_told_by_layer_and_line() -> None:
     assert ":0" not in note.replace(".py:", "")
 
 
-class WeightNorm(L.Layer):
+class WeightNorm(keras.layers.Layer):
     """Weight normalisation that assigns the weight in its call."""
 
     def build(self, shape: Any) -> None:
@@ -374,7 +405,7 @@ def wrong_by_recipe(x: Any) -> Any:
     return x * tf.stop_gradient(x)
 
 
-class Cell(L.Layer):
+class Cell(keras.layers.Layer):
     """A recurrent cell with a wrong derivative."""
 
     state_size = 3

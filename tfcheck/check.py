@@ -490,14 +490,13 @@ class Checker:
         except NoTapeError as error:
             summary = ObjectiveSummary(self._step.source, self.settings.phase)
             nothing = never_trained(self.model) if error.idle else unchecked(self.model)
+            at_fault = ("train_step",) if error.idle else ()
             return report(
                 nothing,
                 set(),
                 notes=(str(error),),
-                culprits=("train_step",) if error.idle else (),
-                culprit_places=(str(where_step_is(self.model, "train_step") or ""),)
-                if error.idle
-                else (),
+                culprits=at_fault,
+                culprit_places=tuple(str(where_step_is(self.model, w) or "") for w in at_fault),
                 objective=summary,
             )
         objective, base = examination.objective, examination.base

@@ -25,6 +25,7 @@ from tfcheck.verdict import Verdict
 from tfcheck.where import (
     Place,
     described,
+    function_called,
     place_of,
     place_of_custom_gradient,
     place_of_function,
@@ -76,7 +77,9 @@ class Placing:
         if not found:
             return report.note
         named = _listed(found)
-        return report.note.replace(BLOCKING, named).replace(JUMPING, named)
+        told = report.note.replace(BLOCKING, named).replace(JUMPING, named)
+        # What the tape raises says nothing of where.
+        return told if told != report.note else f"{report.note} It is blocked by {named}."
 
     def _with_what_is_lost(self, report: VariableReport) -> str:
         """The note on a gradient of which a part is lost, where that is outside of all layers."""
@@ -88,7 +91,7 @@ class Placing:
             for _, parameter in self._parameters(report)
             for stop, call in self._stops(parameter)
             if (stop.unrecorded and stop.operation.name not in held)
-            or stop.operation.type == "StopGradient"
+            or function_called(stop.operation) == "stop_gradient"
         ]
         if not found:
             return report.note

@@ -81,6 +81,23 @@ def described(operation: tf.Operation, unit: str = "") -> str:
     return f"`{operation.type}`{where}"
 
 
+def function_called(operation: tf.Operation) -> str:
+    """The function of a library that the user's line calls to make an operation; `""` for none."""
+    called = ""
+    for frame in reversed(list(operation.traceback)):
+        if _begins_the_step(frame):
+            break
+        if _origin(frame.filename) == "user":
+            return called
+        if frame.name not in _WRAPPERS:
+            called = frame.name
+    return ""
+
+
+_WRAPPERS = ("error_handler", "op_dispatch_handler", "wrapper")
+"""Functions that TensorFlow and Keras put around theirs."""
+
+
 def place_here() -> Place | None:
     """The user's line that is being executed, as for `place_of`."""
     return _innermost(call_stack())
