@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 
-from tfcheck.rendering.words import REASON_NAMES, moment, scientific
+from tfcheck.rendering.words import REASON_NAMES, moment, placed_culprits, scientific
 from tfcheck.report import GradientReport, VariableReport
 from tfcheck.verdict import Verdict
 
@@ -37,7 +37,7 @@ def finding(report: GradientReport) -> str:
     named = f" for {', '.join(paths)}" if paths else ""
     more = f" and {len(blamed) - _NAMED} more" if len(blamed) > _NAMED else ""
     is_what = "wrong" if report.verdict is Verdict.FAIL else "suspect"
-    culprits = f" Culprit: {', '.join(report.culprits)}." if report.culprits else ""
+    culprits = f" Culprit: {', '.join(placed_culprits(report))}." if report.culprits else ""
     note = next((f" {variable.note}" for variable in blamed if variable.note), "")
     return (
         f"Gradient check at {moment(report)}: the gradient is {is_what}{named}{more}."

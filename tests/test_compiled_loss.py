@@ -118,8 +118,12 @@ def compiled(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any
 
 
 def notes(report: GradientReport) -> dict[str, str]:
-    """What is said of the variables that another loss is trained for, by path."""
-    return {v.path: v.note for v in report.variables if v.reason == "other_loss"}
+    """What is said of the variables that another loss is trained for, by path, but for the line."""
+    return {
+        v.path: v.note.partition(" The tape is asked for gradients at ")[0]
+        for v in report.variables
+        if v.reason == "other_loss"
+    }
 
 
 def require(report: GradientReport, said: str, *layers: str, kernels: bool = False) -> None:

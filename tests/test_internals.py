@@ -69,6 +69,34 @@ def test_kernels(op: str, types: dict[str, int], exists: bool) -> None:
     assert internals.has_cpu_kernel(op, types) is exists
 
 
+def test_operations_with_a_gradient() -> None:
+    """The registry tells which operations have a gradient: none for what has no slope."""
+    with tf.Graph().as_default():
+        x = tf.constant([1.0, 2.0])
+        assert internals.is_differentiable(tf.sin(x).op)
+        assert not internals.is_differentiable((x > 0).op)
+        assert not internals.is_differentiable(tf.stop_gradient(x).op)
+
+
+def test_functions_have_graphs() -> None:
+    """The graph of a function that is called is known; another graph knows nothing of it."""
+    with tf.Graph().as_default() as graph:
+        made = tf.function(lambda x: tf.sin(x))(tf.constant(1.0))  # noqa: PLW0108
+        name = made.op.get_attr("f").name
+        inner = internals.function_graph(graph, name)
+        assert inner is not None
+        assert [o.type for o in inner.get_operations()] == ["Placeholder", "Sin", "Identity"]
+    assert internals.function_graph(tf.Graph(), name) is None
+
+
+def test_the_stack() -> None:
+    """The stack of calls ends in the function that asks for it, with its file and line."""
+    frame = internals.call_stack()[-2]
+    assert Path(frame.filename).name == Path(__file__).name
+    assert frame.name == "test_the_stack"
+    assert frame.lineno > 0
+
+
 def test_handles_know_their_variable() -> None:
     """A captured handle knows its variable's shape and type; a resource that is none has none."""
     for dtype in (tf.float16, tf.float32, tf.int64, tf.bool):

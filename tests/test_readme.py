@@ -28,7 +28,8 @@ def test_first_example_prints_what_the_readme_shows(capsys: pytest.CaptureFixtur
     assert len(rows) == 4
     assert {path: mark[2:] for path, mark in rows} == found
     assert report.culprits == (f"{model}/swish",)
-    assert "culprit     sequential/swish" in shown
+    (place,) = report.culprit_places
+    assert f"culprit     sequential/swish ({place.replace('<string>', 'train.py')})" in shown
     assert "FAIL" in printed
 
 

@@ -345,6 +345,15 @@ def test_neighbours_have_different_colours(client: MlflowClient) -> None:
     assert client.get_run(runs[2]).data.tags["mlflow.runColor"] == colours[2]
 
 
+def test_description_tells_the_culprits_by_their_lines() -> None:
+    """What is wrong by itself stands in the description with the line where its code is."""
+    wrong = replace(
+        report_of(BAD), culprits=("swish", "loss"), culprit_places=("own.py:12 in swish", "")
+    )
+    block = description.describe([wrong], "1", "abc")
+    assert "Wrong by itself: **`swish`** (`own.py:12 in swish`), **`loss`**." in block
+
+
 def test_description_fits_and_cannot_break(client: MlflowClient) -> None:
     """A long description is cut at whole lines, the user's is not, and odd names stay text."""
     long = "w" * 7500

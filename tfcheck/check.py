@@ -39,6 +39,7 @@ from tfcheck.listening import EagerCall
 from tfcheck.memory import bytes_of
 from tfcheck.objective import Objective
 from tfcheck.options import make_settings, require_verbose
+from tfcheck.placing import Placing, where_step_is
 from tfcheck.point import Base
 from tfcheck.preconditions import (
     require_backend,
@@ -550,11 +551,13 @@ class Checker:
         except NoTapeError as error:
             summary = ObjectiveSummary(self._step.source, self.settings.phase)
             nothing = never_trained(self.model) if error.idle else unchecked(self.model)
+            at_fault = ("train_step",) if error.idle else ()
             return report(
                 nothing,
                 set(),
                 notes=(str(error),),
-                culprits=("train_step",) if error.idle else (),
+                culprits=at_fault,
+                culprit_places=tuple(str(where_step_is(self.model, w) or "") for w in at_fault),
                 objective=summary,
             )
         objective, base = examination.objective, examination.base
@@ -585,6 +588,19 @@ class Checker:
             explained |= of_the_step
         elif of_the_step - declared.variables:
             culprits = tuple(dict.fromkeys([*culprits, whose]))
+        placing = Placing(examination, self._step, culprits)
+        findings = stages.run(
+            "the lines of the user's code",
+            lambda: [f if f.report.path in explained else placing.told(f) for f in findings],
+            findings,
+            accuses=False,
+        )
+        places: tuple[str, ...] = stages.run(
+            "the lines of the culprits",
+            lambda: tuple(map(placing.of_culprit, culprits)),
+            (),
+            accuses=False,
+        )
         progress("comparing with the step as fit runs it", 0, 0)
         compiled = stages.run(
             "the comparison with the step that XLA compiles",
@@ -611,6 +627,7 @@ class Checker:
             explained,
             broken=stages.broken,
             culprits=culprits,
+            culprit_places=places,
             objective=replace(
                 summarise_objective(objective, base, self.settings.phase),
                 compiled_losses=unscaled(compiled.losses, base),

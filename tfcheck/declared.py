@@ -55,8 +55,9 @@ def declared_by(objective: Objective, patterns: Sequence[str], model: keras.Laye
     layers = {layer.path or layer.name for layer in sublayers(model) if layer is not model}
     layers |= {path.rsplit("/", 1)[0] for path in variables}
     outside = {"loss", "train_step"} & set(patterns)
+    known = variables | layers | outside | {f"{path}/" for path in layers}
     for pattern in patterns:
-        if not any(_names(pattern, path, model.name) for path in variables | layers | outside):
+        if not any(_names(pattern, path, model.name) for path in known):
             shown = sorted(layers)[:_SHOWN]
             more = f" and {len(layers) - _SHOWN} more" if len(layers) > _SHOWN else ""
             raise ArgumentError(

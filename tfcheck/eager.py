@@ -85,6 +85,7 @@ class EagerObjective(Objective):
         # What else it assigns to is not seen here.
         self.updates = bool(recording.expected and recording.applied)
         self.left_out = self.made = ()
+        self.asked_at = tuple(call.place for call in calls)
         self.dropped = frozenset()
         self.constants = [() for _ in calls]
         self.apart = [None for _ in calls]
@@ -256,6 +257,14 @@ class EagerObjective(Objective):
 
     def units_at(self, base: Base, loss: int) -> None:
         """None: nothing is known of what it consists of."""
+
+    @property
+    def assignments(self) -> list[tf.Operation]:
+        """None that is known."""
+        return []
+
+    def traced_call(self, loss: int) -> None:
+        """None: there is no graph."""
 
     def part_of(self, loss: int) -> None:
         """None: there is no graph."""

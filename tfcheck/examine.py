@@ -18,6 +18,7 @@ from tfcheck.differences import FIRST_STEP, MOST_MOVES, Along, measure_noise
 from tfcheck.directions import Array, generator, norm, scale_of
 from tfcheck.errors import ParityError, TfcheckError, some
 from tfcheck.everything import Member, disagrees
+from tfcheck.held import notes_on_held
 from tfcheck.judge import (
     Judgement,
     detectable_error,
@@ -95,9 +96,12 @@ NOT_REACHED = Judgement(
 )
 """Of a variable that there was no time to measure."""
 
+JUMPING = "something on the way (a sign, a comparison, a rounding)"
+"""What has no slope, where no more is known."""
+
 _JUMPS = (
     "The tape's gradient is zero throughout, and the loss depends on this variable in jumps alone: "
-    "something on the way (a sign, a comparison, a rounding) has no slope to train by."
+    f"there is no slope to train by in {JUMPING}."
 )
 
 
@@ -213,12 +217,7 @@ class Examination:
                 "drawn once and held fixed; draw them from a keras.random.SeedGenerator to train "
                 "reproducibly."
             )
-        held = dict.fromkeys(t.name for of in self.objective.constants for t in of)
-        if held:
-            self.notes.append(
-                "What the step computes while its tape does not record counts as constant, and was "
-                f"held fixed: {some(list(held))}."
-            )
+        self.notes += notes_on_held(self.objective)
         if self.base.coarse:
             self.notes.append(
                 "An operation of the backward pass has no float64 form: the tape's gradients are "
@@ -831,9 +830,11 @@ class Examination:
             slopes=slopes,
         )
         if wrong and target is not None:
+            told = judgement.reason == "blocked"
+            pattern = partial(self._pattern, target, parameter, measurement)
             report = replace(
                 report,
-                pattern=self._in_time(partial(self._pattern, target, parameter, measurement), ""),
+                pattern="" if told else self._in_time(pattern, ""),
                 worst=self._in_time(partial(self._worst_coordinates, target, scale), ()),
             )
             if _contradicted_by_entries(report, measurement):

@@ -35,7 +35,15 @@ from tensorflow.python.framework import op_def_registry, random_seed
 
 # Which types an operation has a kernel for is not in its definition, and no public call tells.
 from tensorflow.python.framework.kernels import get_registered_kernels_for_op
+
+# Whether an operation has a gradient: `tf.RegisterGradient` registers one, and nothing public
+# tells which are.
+from tensorflow.python.framework.ops import get_gradient_function
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
+
+# The stack as the operations of a graph keep it: what autograph wrote stands in it for the user's
+# lines that it was made of.
+from tensorflow.python.util.tf_stack import extract_stack
 
 ITERATOR_KIND: type = OwnedIterator
 TF_FUNCTION_KIND: type = Function
@@ -154,3 +162,27 @@ def copy_mask(source: Any, target: Any) -> None:
     mask = mask_of(source)
     if mask is not None:
         target._keras_mask = mask
+
+
+def call_stack() -> list[Any]:
+    """The frames that are being executed, outer ones first, with their file, line and function."""
+    return list(extract_stack())
+
+
+def is_differentiable(operation: tf.Operation) -> bool:
+    """Whether a gradient is registered for an operation; that may still be nothing but zeros."""
+    try:
+        return get_gradient_function(operation) is not None
+    except LookupError:
+        return False
+
+
+def function_graph(graph: Any, name: str) -> Any | None:
+    """The graph of a function that is called in a graph; None where only its definition is left.
+
+    The public `tf.Graph.as_graph_def` gives nodes, which know no stack.
+    """
+    try:
+        return graph._get_function(name).graph
+    except (AttributeError, KeyError, ValueError):
+        return None

@@ -129,9 +129,12 @@ def judge_missing(dependent: bool, raised: str = "") -> Judgement:
     return Judgement(
         Verdict.FAIL,
         "blocked",
-        "The tape gives None, yet the loss depends on this variable: something on the way (an "
-        "argmax, a cast to integers, a stop_gradient, a NumPy call) blocks the gradient.",
+        f"The tape gives None, yet the loss depends on this variable: blocked by {BLOCKING}.",
     )
+
+
+BLOCKING = "something on the way (an argmax, a cast to integers, a stop_gradient, a NumPy call)"
+"""What blocks a gradient, where no more is known."""
 
 
 def judge_second_look(

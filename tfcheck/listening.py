@@ -15,6 +15,7 @@ from tfcheck.errors import telling_line
 from tfcheck.internals import copy_mask, is_watched, live_variable, telling_of_tapes
 from tfcheck.patching import put_in_place, threads_inherit, unreplaced
 from tfcheck.units import LOSS, Call, Division, divide
+from tfcheck.where import Place, place_here
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class TapeCall:
             where that is not known.
         division: the units that the targets are computed in; None where no graph is traced.
         shares: the gradient of each tensor that the division has asked for, as for `gradients`.
+        place: the line that asked; None where that is none of the user's.
     """
 
     targets: tuple[tf.Tensor, ...]
@@ -46,15 +48,20 @@ class TapeCall:
     spans: tuple[tuple[int, int], ...] = ()
     division: Division | None = None
     shares: tuple[tf.Tensor | None, ...] = ()
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
 class Applied:
-    """One gradient as handed to an optimizer, as a dense tensor, and the variable it was for."""
+    """One gradient as handed to an optimizer, as a dense tensor, and the variable it was for.
+
+    The place is the line that handed it over; None where that is none of the user's.
+    """
 
     gradient: tf.Tensor
     variable: Any
     optimizer: Any
+    place: Place | None = None
 
 
 @dataclass
@@ -238,6 +245,7 @@ def _recorded_gradient(recording: Recording) -> _Replacement:
                         spans=recording.spans_of(self),
                         division=division,
                         shares=tuple(map(_dense, shares)),
+                        place=place_here(),
                     )
                 )
             return result
@@ -341,8 +349,9 @@ def _recorded_apply(recording: Recording) -> Callable[..., None]:
     def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
         # Without variables the gradients are for those the optimizer was built with.
         variables = trainable_variables or getattr(self, "_trainable_variables", ())
+        place = place_here()
         recording.applied += [
-            Applied(tf.convert_to_tensor(gradient), recording.known_as(variable), self)
+            Applied(tf.convert_to_tensor(gradient), recording.known_as(variable), self, place)
             for gradient, variable in zip(grads, variables, strict=False)
             if gradient is not None
         ]

@@ -85,6 +85,8 @@ class Objective:
         dropped: those losses of the step whose gradients nothing in it makes use of.
         left_out: trainable variables that a tape is not asked for, though they stand in one line
             with those that it is asked for.
+        asked_at: for each loss of the step the line that asks its tape for gradients; None where
+            that is none of the user's.
         evaluations: how often a loss was evaluated.
         deadline: when evaluating it has to end; no point is evaluated after that.
         precision: the precision in which losses are evaluated.
@@ -112,6 +114,7 @@ class Objective:
         self.steps = len(recording.tape_calls)
         self.evaluations = 0
         self._calls = list(recording.tape_calls)
+        self.asked_at = tuple(call.place for call in recording.tape_calls)
         self.uses_loss_objects = recording.uses_loss_objects
         self.received = frozenset(id(applied.variable) for applied in recording.applied)
         self.applied = [
@@ -135,6 +138,12 @@ class Objective:
         self._labels = {
             **{tensor.op.name: f"{BATCH}{i}" for i, tensor in enumerate(traced.placeholders)},
             **{p.op.name: names[id(o)] for o, p in traced.captures if id(o) in names},
+        }
+        self._paths = {
+            placeholder.name: name_of_variable(recording.known_as(variable))
+            for variable in traced.function.graph.variables
+            for outside, placeholder in traced.captures
+            if outside is variable.handle
         }
         graph_def = traced.function.graph.as_graph_def()
         self.raw_variables = tuple(
@@ -179,6 +188,9 @@ class Objective:
         ]
         self.draws = tuple(not drawn.isdisjoint(names) for names in before)
         self.samples = tuple(some(sorted(pure.sampled & names)) for names in before)
+        self._assigned = {
+            cut.variable for cut in pure.cuts for of in before if cut.tensor.split(":")[0] in of
+        }
         self._inputs = [index for index, name in enumerate(self._names) if name in nodes]
 
         def imported() -> dict[str, Any]:
@@ -307,6 +319,31 @@ class Objective:
         parameter = self.parameters[position]
         gradient = self._calls[parameter.loss].gradients[parameter.number]
         return None if gradient is None else self._tensors[gradient.name]
+
+    def traced_call(self, loss: int) -> TapeCall | None:
+        """The call of a tape in the traced graph that a loss stands for; None without a graph."""
+        return self._calls[loss]
+
+    @property
+    def assignments(self) -> list[tf.Operation]:
+        """The operations of the traced graph that assign what a loss of the step uses."""
+        operations = self._calls[0].targets[0].graph.get_operations() if self._assigned else ()
+        return [
+            operation
+            for operation in operations
+            if operation.type.startswith("Assign") and operation.inputs[0].op.name in self._assigned
+        ]
+
+    def variable_behind(self, handle: tf.Tensor) -> str:
+        """The path or name of the variable that a handle in the traced graph belongs to."""
+        return self._paths.get(handle.name, handle.op.name)
+
+    def traced_start(self, parameter: Parameter) -> tf.Tensor | None:
+        """The tensor of the traced graph that a parameter is, or a variable's handle in it."""
+        if parameter.within:
+            return parameter.variable
+        handle = live_variable(parameter.variable).handle
+        return next((inside for outside, inside in self._captured if outside is handle), None)
 
     @property
     def may_differ(self) -> bool:
@@ -775,6 +812,11 @@ def _tensors(call: TapeCall) -> list[tf.Tensor]:
     ]
 
 
+def name_of_variable(variable: Any) -> str:
+    """The path of a Keras variable, the name of another."""
+    return variable.path if isinstance(variable, keras.Variable) else variable.name.split(":")[0]
+
+
 def unique_paths(variables: Sequence[Any]) -> dict[int, str]:
     """A path for each variable; a path that several share is numbered from the second on."""
     paths: dict[int, str] = {}
@@ -782,9 +824,7 @@ def unique_paths(variables: Sequence[Any]) -> dict[int, str]:
     for variable in variables:
         if id(variable) in paths:
             continue
-        path = (
-            variable.path if isinstance(variable, keras.Variable) else variable.name.split(":")[0]
-        )
+        path = name_of_variable(variable)
         taken[path] = taken.get(path, 0) + 1
         paths[id(variable)] = path if taken[path] == 1 else f"{path}#{taken[path]}"
     return paths

@@ -253,6 +253,8 @@ class GradientReport:
         name: name of the callback that made it, `""` outside training.
         evidence: what a unit test of each culprit needs, for `reproduction`. It is in no saved
             report, and empty where nothing is wrong.
+        culprit_places: for each of the culprits the line where its code is, such as
+            `"layers.py:12 in Swish.call"`; `""` where that is unknown or none of the user's.
     """
 
     verdict: Verdict
@@ -271,6 +273,7 @@ class GradientReport:
     model: str = ""
     epoch: int | None = None
     name: str = ""
+    culprit_places: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = field(
         default=(), compare=False, repr=False, metadata={"saved": False}
     )
@@ -532,6 +535,7 @@ def _report_from(content: dict[str, Any]) -> GradientReport:
             "score": float(content["score"]),
             "layers": layers,
             "culprits": tuple(content["culprits"]),
+            "culprit_places": tuple(content.get("culprit_places", ())),
             "notes": tuple(content["notes"]),
             "frozen": tuple(content["frozen"]),
             "seconds": float(content["seconds"]),

@@ -157,11 +157,11 @@ def _updates(function: Any, recording: Recording, step: Step) -> bool:
     if recording.applied or function.graph.as_graph_def().library.function:
         return True
     handles = {id(live_variable(variable).handle) for variable in step.owner.trainable_variables}
+    captured = function.captured_inputs
+    inside = function.inputs[len(function.inputs) - len(captured) :]
     placeholders = {
         placeholder.op.name
-        for outside, placeholder in zip(
-            function.captured_inputs, function.inputs[-len(function.captured_inputs) :], strict=True
-        )
+        for outside, placeholder in zip(captured, inside, strict=True)
         if id(outside) in handles
     }
     return any(

@@ -69,6 +69,11 @@ class Division:
     crossings: tuple[tf.Tensor, ...]
     behind: tuple[tf.Tensor, ...]
 
+    def path_of(self, operation: tf.Operation) -> str:
+        """The path of an operation's unit; `""` where the targets are not computed from it."""
+        unit = self.unit_of.get(operation.name)
+        return "" if unit is None else self.paths[unit]
+
 
 def divide(
     graph: Any,

@@ -24,16 +24,9 @@ def advice(report: GradientReport) -> tuple[str, ...]:
 def _on_verdict(report: GradientReport) -> tuple[str, ...]:
     match report.verdict:
         case Verdict.FAIL:
-            return _on_failure(report)
-        case Verdict.SUSPECT if _of_the_step(_with(report, Verdict.SUSPECT)):
-            return (_IN_THE_STEP,)
+            return (*_on_failure(report), *_on_the_step(report))
         case Verdict.SUSPECT:
-            look_again = (
-                f"Look again at {_names(_with(report, Verdict.SUSPECT))}: check with more "
-                "directions, another seed or another batch. A bug keeps its score, an unlucky "
-                "point does not."
-            )
-            return (look_again,)
+            return (*_on_suspicion(report), *_on_the_step(report))
         case Verdict.INCONCLUSIVE:
             neither = (
                 "This is neither a pass nor a failure: the loss did not allow a measurement. The "
@@ -47,10 +40,14 @@ def _on_verdict(report: GradientReport) -> tuple[str, ...]:
             return ()
 
 
-_IN_THE_STEP = (
-    "Look at what the training step does with its loss and its gradients: the derivatives "
-    "themselves are right. What was found stands beside each variable."
-)
+def _on_the_step(report: GradientReport) -> tuple[str, ...]:
+    """What to do about what the step does with right gradients."""
+    wrong = [v for v in report.variables if v.counts and v.verdict in _WRONG]
+    if all(variable.reason not in OF_THE_STEP for variable in wrong):
+        return ()
+    if all(variable.reason in OF_THE_STEP for variable in wrong):
+        return (f"{_IN_THE_STEP}: the derivatives themselves are right. {_BESIDE}",)
+    return (f"{_IN_THE_STEP}. {_BESIDE}",)
 
 
 _FOR_A_TEST = (
@@ -59,31 +56,39 @@ _FOR_A_TEST = (
 )
 
 
-def _of_the_step(variables: list[VariableReport]) -> bool:
-    """Whether all of these were found for what the step does with right gradients."""
-    return all(variable.reason in OF_THE_STEP for variable in variables)
+_WRONG = (Verdict.FAIL, Verdict.SUSPECT)
+_IN_THE_STEP = "Look at what the training step does with its loss and its gradients"
+_BESIDE = "What was found stands beside each variable."
+
+
+def _on_suspicion(report: GradientReport) -> tuple[str, ...]:
+    suspects = [v for v in _with(report, Verdict.SUSPECT) if v.reason not in OF_THE_STEP]
+    in_between = [v for v in suspects if v.score > report.settings.thresholds.okay]
+    steps = [_at_the_culprits(report)] if len(in_between) < len(suspects) else []
+    if in_between:
+        steps.append(
+            f"Look again at {_names(in_between)}: check with more directions, another seed or "
+            "another batch. A bug keeps its score, an unlucky point does not."
+        )
+    return tuple(filter(None, steps))
 
 
 def _on_failure(report: GradientReport) -> tuple[str, ...]:
-    if _of_the_step(_with(report, Verdict.FAIL)):
-        return (_IN_THE_STEP,)
     compiled = [v for v in _with(report, Verdict.FAIL) if v.reason == "compiled"]
-    failing = [v for v in _with(report, Verdict.FAIL) if v.reason != "compiled"]
-    if compiled and not failing:
-        return (_on_compiled(compiled),)
-    steps = [_where_to_start(report)]
+    of_others = (*OF_THE_STEP, "compiled")
+    failing = [v for v in _with(report, Verdict.FAIL) if v.reason not in of_others]
+    steps = [_where_to_start(report)] if failing else []
     # A layer that is checked alone stands in a test, more often than not.
     alone = report.objective.source == "layer"
-    if not alone and any(not evidence.refusal for evidence in report.evidence):
+    if failing and not alone and any(not evidence.refusal for evidence in report.evidence):
         steps.append(_FOR_A_TEST)
     if compiled:
         steps.append(_on_compiled(compiled))
     blocked = [variable for variable in failing if variable.reason == "blocked"]
     if blocked:
         steps.append(
-            f"The tape gives no gradient for {_names(blocked)}, yet the loss depends on it. Look "
-            "for a NumPy call, a cast to integers, an argmax or a stop_gradient on the way to "
-            "the loss."
+            f"Replace what blocks the gradient of {_names(blocked)} by what has a slope: a softmax "
+            "for an argmax, a float for an integer, TensorFlow for NumPy."
         )
     non_finite = [variable for variable in failing if variable.reason == "non_finite"]
     if non_finite:
@@ -102,7 +107,7 @@ def _on_failure(report: GradientReport) -> tuple[str, ...]:
             f"{_names(right, own=True)} is right: the mistake is in the formula of that one "
             "derivative, not in what flows through the layer."
         )
-    if any(variable.worst for variable in failing):
+    if any(v.worst and not v.pattern and v.reason != "blocked" for v in failing):
         steps.append(
             "Compare the worst coordinates: a constant ratio is a forgotten factor, a ratio of −1 "
             "a wrong sign, an analytic zero a gradient that never arrives."
@@ -162,13 +167,9 @@ _UNDERFLOWN = 0.8
 
 def _where_to_start(report: GradientReport) -> str:
     if report.culprits:
-        culprits = ", ".join(f"`{_short(path)}`" for path in report.culprits)
-        one = len(report.culprits) == 1
-        return (
-            f"Start with {culprits}: checked alone, {'its' if one else 'their'} backward pass "
-            f"does not match {'its' if one else 'their'} forward pass. Other failing layers may "
-            "only receive a gradient that was already wrong."
-        )
+        return _at_the_culprits(report)
+    if report.objective.source == "layer":
+        return "The mistake is in this layer: nothing else was differentiated."
     layers = report.failing_layers
     nearest = f", here `{_short(layers[-1])}`" if layers else ""
     return (
@@ -176,6 +177,28 @@ def _where_to_start(report: GradientReport) -> str:
         "between it and the loss (a layer without variables, the loss, train_step). The layers "
         "before it may only receive a gradient that was already wrong."
     )
+
+
+def _at_the_culprits(report: GradientReport) -> str:
+    """Where a wrong gradient begins, and what that says of the rest; `""` where it is unknown."""
+    layers = [path for path in report.culprits if path not in _OUTSIDE]
+    if not layers:
+        return "".join(
+            f"Start with `{path}`: no layer is wrong by itself, so the mistake is in what is "
+            "computed outside of them."
+            for path in report.culprits[:1]
+        )
+    its = "its" if len(layers) == 1 else "their"
+    start = (
+        f"Start with {', '.join(f'`{_short(path)}`' for path in layers)}: checked alone, {its} "
+        f"backward pass does not match {its} forward pass."
+    )
+    if set(report.failing_layers) <= set(layers):
+        return start
+    return f"{start} Other failing layers may only receive a gradient that was already wrong."
+
+
+_OUTSIDE = ("loss", "train_step")
 
 
 def _only_some_fail(layer: LayerReport) -> bool:

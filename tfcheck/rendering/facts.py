@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tfcheck.rendering.words import kind, limit, number, plural, scientific
+from tfcheck.rendering.words import kind, limit, number, placed_culprits, plural, scientific
 from tfcheck.report import GradientReport, VariableReport
 from tfcheck.verdict import Thresholds, Verdict
 
@@ -22,7 +22,7 @@ def facts(report: GradientReport) -> tuple[tuple[str, str], ...]:
         found.append(("all of θ", _score(report.score, settings.thresholds)))
     if report.culprits:
         label = "culprit" if len(report.culprits) == 1 else "culprits"
-        found.append((label, ", ".join(report.culprits)))
+        found.append((label, ", ".join(placed_culprits(report))))
     found.append(("thresholds", threshold_words(settings.thresholds)))
     found.append(("loss", loss(report)))
     alone = objective.source == "layer"

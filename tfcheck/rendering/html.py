@@ -95,7 +95,7 @@ def _standing(telling: GradientReport, newest: GradientReport) -> str:
     parts = [summary(telling)]
     if telling.culprits:
         label = "Culprit" if len(telling.culprits) == 1 else "Culprits"
-        parts.append(f"{label}: {', '.join(f'`{path}`' for path in telling.culprits)}.")
+        parts.append(f"{label}: {', '.join(words.placed_culprits(telling, '`'))}.")
     if newest is not telling:
         moment = words.moment(newest)
         parts.append(f"Newest check{f', {moment}' if moment else ''}: {newest.verdict}.")

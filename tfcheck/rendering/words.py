@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -200,6 +201,20 @@ def moment(report: GradientReport) -> str:
     )
 
 
+def placed_culprits(report: GradientReport, quote: str = "") -> tuple[str, ...]:
+    """The culprits, each with the line where its code is, as far as that is known.
+
+    Args:
+        report: the outcome of a check.
+        quote: what to put around their paths, such as backticks. Defaults to nothing.
+    """
+    places = itertools.chain(report.culprit_places, itertools.repeat(""))
+    return tuple(
+        f"{quote}{path}{quote} ({place})" if place else f"{quote}{path}{quote}"
+        for path, place in zip(report.culprits, places, strict=False)
+    )
+
+
 def glossary(report: GradientReport) -> tuple[tuple[str, str], ...]:
     """The reasons of variables that pass or do not count, each explained once.
 
@@ -216,11 +231,10 @@ def glossary(report: GradientReport) -> tuple[tuple[str, str], ...]:
 def variable_sentences(variable: VariableReport) -> tuple[str, ...]:
     """What there is to say of one variable beyond its numbers."""
     quiet = variable.verdict is Verdict.PASS or not variable.counts
-    sentences = ["" if quiet else REASON_SENTENCES.get(variable.reason, "")]
-    open_or_small = (
-        variable.verdict is Verdict.INCONCLUSIVE or variable.reason == "below_resolution"
-    )
-    if open_or_small and math.isfinite(variable.detectable_error):
+    # A note says the same of this very variable.
+    sentences = ["" if quiet or variable.note else REASON_SENTENCES.get(variable.reason, "")]
+    unseen = variable.verdict is Verdict.INCONCLUSIVE or variable.reason == "below_resolution"
+    if unseen and math.isfinite(variable.detectable_error):
         sentences.append(
             "The smallest error this check would have seen: "
             f"{number(variable.detectable_error, 2)}."

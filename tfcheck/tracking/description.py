@@ -95,7 +95,11 @@ def _summary(reports: Sequence[GradientReport], found: Sequence[history.Variable
         )
         guilty = history.culprits(reports)
         if guilty:
-            named = ", ".join(f"**{_code(layer)}**" for layer in guilty)
+            places = history.culprit_places(reports)
+            named = ", ".join(
+                f"**{_code(path)}**" + (f" ({_code(places[path])})" if places.get(path) else "")
+                for path in guilty
+            )
             sentences.append(f"Wrong by itself: {named}.")
     elif found:
         scores = [item.worst.score for item in found if item.verdict is Verdict.PASS]

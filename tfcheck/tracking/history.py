@@ -132,6 +132,16 @@ def culprits(reports: Sequence[GradientReport]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(layer for report in reports for layer in report.culprits))
 
 
+def culprit_places(reports: Sequence[GradientReport]) -> dict[str, str]:
+    """The line where the code of each culprit is, by its path, as far as that is known."""
+    return {
+        path: place
+        for report in reports
+        for path, place in zip(report.culprits, report.culprit_places, strict=False)
+        if place
+    }
+
+
 def first_fail_step(reports: Sequence[GradientReport]) -> int | None:
     """Step of the first report that failed; None when none did."""
     return next((step_of(report) for report in reports if report.verdict is Verdict.FAIL), None)
