@@ -1229,6 +1229,20 @@ def pure_bfloat16(rng: np.random.Generator) -> Case:
 
 
 @tricky
+def eight_bits(rng: np.random.Generator) -> Case:
+    """Products in float8, whose scales Keras overwrites with what the tape gives for them."""
+    return Case(around(L.Dense(4, dtype="float8_from_mixed_bfloat16")), *vectors(rng))
+
+
+@tricky
+def eight_bits_and_a_scaled_loss(rng: np.random.Generator) -> Case:
+    """The same where the optimizer scales the loss, and the scales in eight bits are not."""
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
+    middle = L.EinsumDense("ab,bc->ac", 4, dtype="float8_from_float32")
+    return Case(around(middle, optimizer=optimizer), *vectors(rng))
+
+
+@tricky
 def optimizers_that_do_more(rng: np.random.Generator) -> Case:
     """Averages, weight decay, clipping, accumulation and a schedule, after one step."""
     schedule = keras.optimizers.schedules.CosineDecay(1e-2, 10)

@@ -13,6 +13,7 @@ from tfcheck.errors import some
 from tfcheck.examine import Finding, parity
 from tfcheck.internals import live_variable
 from tfcheck.judge import Judgement
+from tfcheck.listening import is_overwritten
 from tfcheck.objective import Objective
 from tfcheck.point import Base
 from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary, VariableReport
@@ -88,7 +89,7 @@ def assemble(
 
 def unchecked(model: keras.Layer) -> list[Finding]:
     """Findings for a model that cannot be checked at all: every variable stays open."""
-    return _open(model.trainable_variables, "unchecked")
+    return _open(_differentiable(model), "unchecked")
 
 
 def never_trained(model: keras.Layer) -> list[Finding]:
@@ -96,8 +97,13 @@ def never_trained(model: keras.Layer) -> list[Finding]:
     note = "The training step finds no gradient for any variable, and changes none."
     return [
         replace(finding, report=replace(finding.report, verdict=Verdict.FAIL, note=note))
-        for finding in _open(model.trainable_variables, "untrained")
+        for finding in _open(_differentiable(model), "untrained")
     ]
+
+
+def _differentiable(model: keras.Layer) -> list[Any]:
+    """The variables of a model that are trained by their gradients."""
+    return [variable for variable in model.trainable_variables if not is_overwritten(variable)]
 
 
 def _open(variables: Iterable[Any], reason: str) -> list[Finding]:
@@ -194,7 +200,9 @@ def frozen_paths(model: keras.Model) -> tuple[str, ...]:
 def untouched_notes(model: keras.Model, objective: Objective) -> tuple[str, ...]:
     """Say which trainable variables no tape differentiates."""
     seen = {id(parameter.variable) for parameter in objective.parameters}
-    missed = [variable.path for variable in model.trainable_variables if id(variable) not in seen]
+    unseen = [variable for variable in model.trainable_variables if id(variable) not in seen]
+    missed = [variable.path for variable in unseen if not is_overwritten(variable)]
+    overwritten = [variable.path for variable in unseen if is_overwritten(variable)]
     known = {id(live_variable(variable)) for variable in model.variables}
     known |= {id(live_variable(parameter.variable)) for parameter in objective.parameters}
     held = {id(variable) for variable in held_variables(model)} - known
@@ -202,6 +210,11 @@ def untouched_notes(model: keras.Model, objective: Objective) -> tuple[str, ...]
     notes = []
     if missed:
         notes.append(f"No tape differentiates {len(missed)} trainable variable(s): {some(missed)}.")
+    if overwritten:
+        notes.append(
+            f"Keras overwrites {len(overwritten)} variable(s) with what the tape gives for them, "
+            f"which is no gradient: {some(overwritten)}."
+        )
     if raw:
         notes.append(
             f"The loss reads {len(raw)} tf.Variable(s) that are no weights of the model, so that "

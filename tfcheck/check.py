@@ -22,6 +22,7 @@ from tfcheck.assemble import (
     untouched_notes,
     untrained,
 )
+from tfcheck.baked import Baked
 from tfcheck.batch import Batch, first_batch, layer_inputs
 from tfcheck.compiled_loss import Comparison, compare
 from tfcheck.compiled_step import CompiledStep
@@ -235,10 +236,18 @@ class Checker:
         settings: the options, from `make_settings`.
         once: whether there will be one check only. Defaults to False.
         verdicts_only: whether it is of no interest where a fault is. Defaults to False.
+        first_step: how many steps had been made when the training began; None where there is none.
+            Defaults to None.
     """
 
     def __init__(
-        self, step: Step, settings: Settings, *, once: bool = False, verdicts_only: bool = False
+        self,
+        step: Step,
+        settings: Settings,
+        *,
+        once: bool = False,
+        verdicts_only: bool = False,
+        first_step: int | None = None,
     ) -> None:
         self.model = step.owner
         self._once = once
@@ -248,6 +257,8 @@ class Checker:
         self._deadline = UNLIMITED
         self._step = step
         self._objectives: dict[Any, Objective] = {}
+        self._baked: dict[Any, Baked] = {}
+        self._first_step, self._stepped = first_step, False
         self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
         self._eager_is_known = False
 
@@ -265,11 +276,18 @@ class Checker:
             batch: a batch of the kind.
         """
         key = self._key(batch)
+        baked = self._baked.get(key)
+        if baked is not None and baked.is_stale(self.model, final=self._stepped):
+            for made in (self._baked, self._objectives, self._compiled):
+                made.pop(key, None)
         if self._step.eager and key not in self._objectives:
             return self._eagerly(batch, None)
         if key not in self._objectives:
             try:
-                self._objectives[key] = Objective(trace(self._step, batch), once=self._once)
+                traced = trace(self._step, batch)
+                self._objectives[key] = Objective(traced, once=self._once)
+                scaling = traced.recording.scaling
+                self._baked[key] = Baked(self.model, scaling, final=self._stepped)
             except ModelError:
                 raise
             except NoTapeError as error:
@@ -458,6 +476,7 @@ class Checker:
             deadline: when it has to end. Defaults to the time limit of the options, from now on.
         """
         self._deadline = deadline or Deadline(self.settings.time_limit)
+        self._stepped = self._first_step is not None and step != self._first_step
         with ExitStack() as undo:
             return self._check(batch, step, checkpoint, progress, undo)
 
@@ -569,6 +588,8 @@ class GradientChecker(Checker):
         settings: the options, from `make_settings`.
         loss_fn: replaces the train step's loss. Defaults to None.
         once: whether there will be one check only. Defaults to False.
+        first_step: how many steps had been made when the training began; None where there is none.
+            Defaults to None.
 
     Raises:
         ModelError: if the model cannot be checked as it is.
@@ -581,7 +602,8 @@ class GradientChecker(Checker):
         loss_fn: LossFunction | None = None,
         *,
         once: bool = False,
+        first_step: int | None = None,
     ) -> None:
         require_checkable(model, loss_fn)
         step = model_step(model, loss_fn=loss_fn, phase=settings.phase)
-        super().__init__(step, settings, once=once)
+        super().__init__(step, settings, once=once, first_step=first_step)

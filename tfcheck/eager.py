@@ -191,6 +191,7 @@ class EagerObjective(Objective):
             ),
             errors=tuple(call.error for call in recording.tape_calls),
             applied=tuple(np.asarray(a.gradient, np.float64) for a in recording.applied),
+            divisors=tuple(float(a.divisor) for a in recording.applied),
         )
 
     def aside(self, base: Base, seed: int) -> Base | None:

@@ -50,11 +50,19 @@ class TapeCall:
 
 @dataclass(frozen=True)
 class Applied:
-    """One gradient as handed to an optimizer, as a dense tensor, and the variable it was for."""
+    """One gradient as handed to an optimizer, as a dense tensor, and the variable it was for.
+
+    Attributes:
+        gradient: the gradient.
+        variable: the variable.
+        optimizer: the optimizer.
+        divisor: what the optimizer divides it by: a number, or a tensor of the graph.
+    """
 
     gradient: tf.Tensor
     variable: Any
     optimizer: Any
+    divisor: Any = 1.0
 
 
 @dataclass
@@ -69,10 +77,10 @@ class Recording:
             that records knows what they were computed from.
         applied: what the optimizers were given.
         loss_scales: scaled losses, each with the loss before.
+        scaling: the optimizers that scale losses, and whether each was built when it did.
         known: the model's Keras variables by the identity of the `tf.Variable` behind each, which
             a step may use in its place.
         expected: variables that the step is expected to differentiate for.
-        uses_loss_objects: whether a `keras.losses.Loss` was called, such as the compiled one.
         tapes: each tape that was used in a graph, by identity, and while which operations.
         reached: those of them that a tape reaches, by identity, whether or not it was asked.
     """
@@ -83,9 +91,9 @@ class Recording:
     gates: dict[str, bool] = field(default_factory=dict)
     applied: list[Applied] = field(default_factory=list)
     loss_scales: list[tuple[tf.Tensor, tf.Tensor]] = field(default_factory=list)
+    scaling: list[tuple[Any, bool]] = field(default_factory=list)
     known: Mapping[int, Any] = field(default_factory=dict)
     expected: tuple[Any, ...] = ()
-    uses_loss_objects: bool = False
     tapes: dict[int, tuple[Any, list[tuple[int, int | None]]]] = field(default_factory=dict)
     reached: dict[int, Any] = field(default_factory=dict)
 
@@ -189,7 +197,11 @@ def _recorded_gradient(recording: Recording) -> _Replacement:
             output_gradients: Any = None,
             unconnected_gradients: Any = _NONE,
         ) -> Any:
-            asked = [recording.known_as(s) for s in tf.nest.flatten(sources) if is_variable(s)]
+            asked = [
+                recording.known_as(s)
+                for s in tf.nest.flatten(sources)
+                if _has_slope(recording.known_as(s))
+            ]
             division = recording.division(target, asked) if asked else None
             behind = [] if division is None else list(division.behind)
             connected = unconnected_gradients in (_NONE, _NONE.value)
@@ -241,7 +253,7 @@ def _dense(gradient: Any) -> tf.Tensor | None:
 def _unasked(recording: Recording, sources: Any) -> list[Any]:
     """The variables that the step is expected to differentiate for, and does not here."""
     asked = {id(recording.known_as(source)) for source in tf.nest.flatten(sources)}
-    return [variable for variable in recording.expected if id(variable) not in asked]
+    return [v for v in recording.expected if id(v) not in asked and not is_overwritten(v)]
 
 
 def _pairs(recording: Recording, sources: Any, found: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -249,7 +261,7 @@ def _pairs(recording: Recording, sources: Any, found: Sequence[Any]) -> list[tup
     return [
         (recording.known_as(source), _dense(gradient))
         for source, gradient in zip(tf.nest.flatten(sources), found, strict=True)
-        if is_variable(source)
+        if _has_slope(recording.known_as(source))
     ]
 
 
@@ -327,13 +339,23 @@ def _recorded_apply(recording: Recording) -> Callable[..., None]:
     def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
         # Without variables the gradients are for those the optimizer was built with.
         variables = trainable_variables or getattr(self, "_trainable_variables", ())
+        divisor = _divisor(self)
         recording.applied += [
-            Applied(tf.convert_to_tensor(gradient), recording.known_as(variable), self)
+            Applied(tf.convert_to_tensor(gradient), recording.known_as(variable), self, divisor)
             for gradient, variable in zip(grads, variables, strict=False)
             if gradient is not None
         ]
 
     return apply
+
+
+def _divisor(optimizer: Any) -> Any:
+    """What an optimizer divides gradients by before it applies them, 1 for nothing."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        # Built at its first use, and only then is there a variable.
+        built = optimizer.built
+        return tf.convert_to_tensor(optimizer.dynamic_scale) if built else optimizer.initial_scale
+    return getattr(optimizer, "loss_scale_factor", None) or 1.0
 
 
 def _recorded_apply_gradients(self: Any, grads_and_vars: Any, **_options: Any) -> None:
@@ -345,7 +367,6 @@ def _recorded_apply_gradients(self: Any, grads_and_vars: Any, **_options: Any) -
 def _noted_loss(recording: Recording) -> _Replacement:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *args: Any, **options: Any) -> Any:
-            recording.uses_loss_objects = True
             with recording.calling(LOSS) if recording.tracing else contextlib.nullcontext():
                 return original(self, *args, **options)
 
@@ -405,6 +426,7 @@ def _recorded_scale(recording: Recording) -> _Replacement:
             scaled = original(self, loss)
             if scaled is not loss:
                 recording.loss_scales.append((scaled, loss))
+                recording.scaling.append((self, bool(self.built)))
             return scaled
 
         return scale_loss
@@ -518,3 +540,16 @@ def _cotangent(output: tf.Tensor, position: int) -> tf.Tensor:
 def is_variable(value: Any) -> bool:
     """Whether this is a Keras or TensorFlow variable."""
     return isinstance(value, keras.Variable | tf.Variable)
+
+
+def is_overwritten(variable: Any) -> bool:
+    """Whether Keras puts what the tape gives for a variable in its place.
+
+    That is its next value, such as the scale of numbers in eight bits, and no slope.
+    """
+    return bool(getattr(variable, "overwrite_with_gradient", False))
+
+
+def _has_slope(source: Any) -> bool:
+    """Whether a source of a tape is a variable, and what the tape gives for it a derivative."""
+    return is_variable(source) and not is_overwritten(source)

@@ -71,7 +71,6 @@ class Objective:
         raw_variables: the trainable `tf.Variable` objects that the step reads, those behind Keras
             variables among them.
         apart: for each loss its units by themselves; None where they cannot be told apart.
-        uses_loss_objects: whether a `keras.losses.Loss` is called, such as the compiled one.
         applied: what the optimizers are given in the traced graph, in the order of their calls.
         received: the variables, by identity, that an optimizer is given a gradient for.
         updates: whether the step ought to update its variables, and what it assigns is seen.
@@ -107,7 +106,6 @@ class Objective:
         self.steps = len(recording.tape_calls)
         self.evaluations = 0
         self._calls = list(recording.tape_calls)
-        self.uses_loss_objects = recording.uses_loss_objects
         self.received = frozenset(id(applied.variable) for applied in recording.applied)
         self.applied = [
             applied
@@ -154,6 +152,7 @@ class Objective:
         fetches = [tensor.name for call in calls for tensor in _tensors(call)]
         fetches += [tensor.name for tensor in (*cut_at, *unscaled) if tensor is not None]
         fetches += [applied.gradient.name for applied in self.applied]
+        fetches += [a.divisor.name for a in self.applied if tf.is_tensor(a.divisor)]
         fetches += [weight.name for call in calls for weight in call.weights]
         fetches += [tensor.name for call in calls for tensor in _of_units(call)]
         pure = purify(graph_def, self._specs, fetches, sources=[tensor.name for tensor in cut_at])
@@ -203,6 +202,11 @@ class Objective:
             return {
                 "losses": losses,
                 "applied": [new(applied.gradient) for applied in self.applied],
+                "divisors": [
+                    tf.cast(new(d) if tf.is_tensor(d) else d, tf.float64)
+                    for applied in self.applied
+                    for d in [applied.divisor]
+                ],
                 "factors": [
                     [tf.cast(new(weight), tf.float64) for weight in call.weights]
                     for call in calls[: self.steps]
@@ -456,6 +460,7 @@ class Objective:
             errors=tuple(errors),
             coarse=frozenset(coarse),
             applied=tuple(map(as_floats, found["applied"])),
+            divisors=tuple(map(float, found["divisors"])),
             factors=_with_inverses(found["factors"]),
             gradients_as_trained=trained.gradients,
             units=found.get("units", {}),
@@ -495,6 +500,7 @@ class Objective:
             ),
             errors=found["errors"],
             applied=tuple(map(as_floats, found["applied"])),
+            divisors=base.divisors,
             factors=_with_inverses(found["factors"]),
         )
 
@@ -588,7 +594,7 @@ class Objective:
                 "the model on it."
             ) from failure
         point = (*inputs, *found["held"])
-        found["gradients"], found["applied"], found["factors"] = [], [], []
+        found |= {"gradients": [], "applied": [], "divisors": [], "factors": []}
         for loss, call in enumerate(self._calls):
             try:
                 found["gradients"].append(self._function("gradients", loss)(point))

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfcheck.batch import Batch
 from tfcheck.errors import TraceError
 from tfcheck.internals import copy_mask, live_variable, recorded_losses, sublayers
-from tfcheck.listening import EagerCall, Recording, cut, differentiated, is_float
+from tfcheck.listening import EagerCall, Recording, cut, differentiated, is_float, is_overwritten
 
 LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
 
@@ -145,7 +145,8 @@ def layer_step(layer: keras.Layer, call: Callable[[Any], Any], *, eager: bool = 
         losses = [loss for part in sublayers(layer) for loss in recorded_losses(part)[0]]
         added = [loss for loss in losses if id(loss) not in before]
         targets = [leaf for leaf in (*tf.nest.flatten(outputs), *added) if is_float(leaf)]
-        sources = [*inputs, *layer.trainable_variables]
+        variables = [v for v in layer.trainable_variables if not is_overwritten(v)]
+        sources = [*inputs, *variables]
         if not targets or not sources:
             raise TraceError(
                 "A layer must have a float output, and a float input or a trainable variable. "
@@ -156,7 +157,7 @@ def layer_step(layer: keras.Layer, call: Callable[[Any], Any], *, eager: bool = 
             f"{path}/input" if len(inputs) == 1 else f"{path}/input_{position}"
             for position in range(len(inputs))
         ]
-        names += [variable.path for variable in layer.trainable_variables]
+        names += [variable.path for variable in variables]
         recording.tape_calls[:] = [differentiated(recording, tape, targets, sources, names)]
 
     return Step(layer, "layer", run, eager)
