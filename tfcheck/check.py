@@ -20,6 +20,7 @@ from tfcheck.assemble import (
     unchecked,
     unscaled,
     untouched_notes,
+    untracked,
     untrained,
 )
 from tfcheck.baked import Baked
@@ -536,7 +537,12 @@ class Checker:
         progress("following the gradients to the optimizer", 0, 0)
         objections = self._objections(objective, base, batch, stages)
         findings = [blame(f, objections) for f in (*findings, *untrained(objective))]
+        strangers = untracked(objective)
+        findings += strangers
         culprits, explained = found.paths, declared.variables | found.explained
+        explained |= {f.report.path for f in strangers if f.report.layer in declared.layers}
+        using = (f.report.layer for f in strangers if f.report.path not in explained)
+        culprits = tuple(dict.fromkeys([*culprits, *using]))
         of_the_step = {f.report.path for f in findings if f.report.reason in OF_THE_STEP}
         whose = "train_step" if self._step.own else "loss"
         if whose in declared.layers:

@@ -38,6 +38,7 @@ from tfcheck.silence import dropout_off
 from tfcheck.steps import Step
 from tfcheck.tracing import explain, functions_written_out, require_tape
 from tfcheck.unchanged import held_variables, unchanged, variables_kept
+from tfcheck.untracked import untracked_by
 
 _BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 _FIRST_STEPS = {"float64": None, "float32": 2.0**-7, "float16": 2.0**-3, "bfloat16": 2.0**-3}
@@ -92,7 +93,7 @@ class EagerObjective(Objective):
         self._variables = list(live.values())
         moving = [*self._variables, *(batch.tensors[i] for i in self._float_inputs())]
         self.bits = min(_BITS.get(value.dtype.name, 53) for value in moving)
-        self.raw_variables = tuple(v for v in held_variables(step.owner) if v.trainable)
+        self.untracked = untracked_by(recording)
         self._find(calls, unique_paths(sources))
 
     def _find(self, calls: Sequence[TapeCall], paths: dict[int, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,8 +13,9 @@ import keras
 import tensorflow as tf
 
 from tfcheck.errors import telling_line
-from tfcheck.internals import copy_mask, is_watched, live_variable
+from tfcheck.internals import copy_mask, is_watched, live_variable, sublayers
 from tfcheck.patching import put_in_place, threads_inherit, unreplaced
+from tfcheck.places import place_here
 from tfcheck.units import LOSS, Call, Division, divide
 
 
@@ -65,6 +67,21 @@ class Applied:
     divisor: Any = 1.0
 
 
+@dataclass(frozen=True, eq=False)
+class OwnCall:
+    """A call of a layer that the step makes itself, rather than another layer.
+
+    Attributes:
+        layer: the layer.
+        training: what it was called with as `training`; None for nothing.
+        place: the line of the call; None where that is unknown.
+    """
+
+    layer: keras.Layer
+    training: Any
+    place: Any
+
+
 @dataclass
 class Recording:
     """What was heard during a trace.
@@ -82,7 +99,10 @@ class Recording:
             a step may use in its place.
         expected: variables that the step is expected to differentiate for.
         tapes: each tape that was used in a graph, by identity, and while which operations.
-        reached: those of them that a tape reaches, by identity, whether or not it was asked.
+        reached: trainable variables that a tape reaches and was not asked for, by identity.
+        owner: the model or layer that the step belongs to.
+        own_calls: the calls of layers that the step itself makes.
+        depth: how many calls of layers are being made within each other.
     """
 
     tape_calls: list[TapeCall] = field(default_factory=list)
@@ -96,6 +116,9 @@ class Recording:
     expected: tuple[Any, ...] = ()
     tapes: dict[int, tuple[Any, list[tuple[int, int | None]]]] = field(default_factory=dict)
     reached: dict[int, Any] = field(default_factory=dict)
+    owner: Any = None
+    own_calls: list[OwnCall] = field(default_factory=list)
+    depth: int = 0
 
     def records(self, tape: tf.GradientTape, *, on: bool) -> None:
         """Note that a tape begins or ceases to record, where a graph is traced."""
@@ -121,10 +144,27 @@ class Recording:
         """Whether what is made now belongs to the graph that is traced."""
         return self.graph is not None and tf.compat.v1.get_default_graph() is self.graph
 
+    @functools.cached_property
+    def layers(self) -> frozenset[int]:
+        """The layers of the model, by identity."""
+        return frozenset() if self.owner is None else frozenset(map(id, sublayers(self.owner)))
+
     @contextlib.contextmanager
-    def calling(self, path: str) -> Iterator[None]:
+    def within(self, layer: keras.Layer, args: Any, kwargs: Any) -> Iterator[None]:
+        """Note that a layer is called in the block."""
+        if not self.depth:
+            training = _training_of(layer, args, kwargs)
+            self.own_calls.append(OwnCall(layer, training, place_here()))
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
+    @contextlib.contextmanager
+    def calling(self, path: str, *, tracked: bool = False) -> Iterator[None]:
         """Note that what is made in the block belongs to a call of a layer or a loss."""
-        call = Call(path, self.graph.version)
+        call = Call(path, self.graph.version, tracked=tracked)
         self.calls.append(call)
         try:
             yield
@@ -144,6 +184,14 @@ class Recording:
             elif id(handle := live_variable(source).handle) in handles:
                 leaves[handles[id(handle)].name] = source
         return divide(self.graph, self.calls, self.gates, tensors, leaves)
+
+    def note_reached(self, variables: Sequence[Any], gradients: Sequence[Any]) -> None:
+        """Note which variables a tape reaches that it was not asked for."""
+        self.reached |= {
+            id(variable): variable
+            for variable, gradient in zip(variables, gradients, strict=True)
+            if gradient is not None
+        }
 
     def known_as(self, variable: Any) -> Any:
         """The model's Keras variable, where this is the `tf.Variable` behind one."""
@@ -197,35 +245,28 @@ def _recorded_gradient(recording: Recording) -> _Replacement:
             output_gradients: Any = None,
             unconnected_gradients: Any = _NONE,
         ) -> Any:
-            asked = [
-                recording.known_as(s)
-                for s in tf.nest.flatten(sources)
-                if _has_slope(recording.known_as(s))
-            ]
+            known = list(map(recording.known_as, tf.nest.flatten(sources)))
+            asked = [source for source in known if _has_slope(source)]
             division = recording.division(target, asked) if asked else None
             behind = [] if division is None else list(division.behind)
             connected = unconnected_gradients in (_NONE, _NONE.value)
-            others = _unasked(recording, sources) if connected else []
+            others = _unasked(recording, self, known) if asked and connected else []
             raised = ""
             try:
-                result, shares, to_others = original(
-                    self,
-                    target,
-                    [sources, behind, others],
-                    output_gradients,
-                    unconnected_gradients,
+                result, shares, to_others = _with_others(
+                    lambda wanted: original(
+                        self, target, wanted, output_gradients, unconnected_gradients
+                    ),
+                    [sources, behind],
+                    others,
                 )
                 found = tf.nest.flatten(result, expand_composites=False)
             except Exception as error:  # noqa: BLE001 - a finding; the step goes on with zeros
                 raised = what_raised(error)
                 result = tf.nest.map_structure(tf.zeros_like, sources)
-                found, shares = [None] * len(tf.nest.flatten(sources)), []
+                found, shares = [None] * len(known), []
                 to_others, division = [None] * len(others), None
-            recording.reached |= {
-                id(variable): variable
-                for variable, gradient in zip(others, to_others, strict=True)
-                if gradient is not None
-            }
+            recording.note_reached(others, to_others)
             pairs = _pairs(recording, sources, found)
             if pairs:
                 call = _tape_call(pairs, target, output_gradients)
@@ -250,10 +291,28 @@ def _dense(gradient: Any) -> tf.Tensor | None:
     return None if gradient is None else tf.convert_to_tensor(gradient)
 
 
-def _unasked(recording: Recording, sources: Any) -> list[Any]:
-    """The variables that the step is expected to differentiate for, and does not here."""
-    asked = {id(recording.known_as(source)) for source in tf.nest.flatten(sources)}
-    return [v for v in recording.expected if id(v) not in asked and not is_overwritten(v)]
+def _unasked(recording: Recording, tape: tf.GradientTape, asked: Sequence[Any]) -> list[Any]:
+    """The trainable variables that a tape sees, or that it ought to be asked for, and is not."""
+    seen = map(recording.known_as, tape.watched_variables())
+    known = {id(variable) for variable in asked}
+    others = {id(variable): variable for variable in (*recording.expected, *seen)}
+    return [
+        variable
+        for variable in others.values()
+        if id(variable) not in known and variable.trainable and _has_slope(variable)
+    ]
+
+
+def _with_others(
+    ask: Callable[[Any], Sequence[Any]], asked: list[Any], others: list[Any]
+) -> Sequence[Any]:
+    """What a tape gives for what it is asked for, and for others, where it can."""
+    try:
+        return ask([*asked, others])
+    except Exception:
+        if not others:
+            raise
+        return [*ask([*asked, []])[:-1], [None] * len(others)]
 
 
 def _pairs(recording: Recording, sources: Any, found: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -383,6 +442,10 @@ def _gated_layer(recording: Recording) -> _Replacement:
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+            with recording.within(self, args, kwargs):
+                return gated(self, *args, **kwargs)
+
+        def gated(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
             if not recording.tracing:
                 return original(self, *args, **kwargs)
             gates: dict[int, tf.Tensor] = {}
@@ -390,12 +453,22 @@ def _gated_layer(recording: Recording) -> _Replacement:
             for gate in gates.values():
                 names = (gate.op.name, gate.op.inputs[0].op.name)
                 recording.gates |= dict.fromkeys(names, is_watched(gate))
-            with recording.calling(self.path or self.name):
+            path, tracked = self.path or self.name, id(self) in recording.layers
+            with recording.calling(path, tracked=tracked):
                 return original(self, *args, **kwargs)
 
         return call
 
     return make
+
+
+def _training_of(layer: keras.Layer, args: Any, kwargs: Any) -> Any:
+    """What a layer is called with as `training`; None for nothing."""
+    try:
+        given = inspect.signature(layer.call).bind_partial(*args, **kwargs).arguments
+    except TypeError:
+        return kwargs.get("training")
+    return given.get("training")
 
 
 _LOOKED_THROUGH = frozenset({"Const", "Softmax", "Sigmoid"})
@@ -492,10 +565,15 @@ def differentiated(
     weights = [_cotangent(target, position) for position, target in enumerate(targets)]
     division = recording.division(targets, sources)
     behind = () if division is None else division.behind
+    others = _unasked(recording, tape, sources)
     raised = ""
     try:
-        asked = [list(map(live_variable, sources)), list(behind)]
-        gradients, shares = differentiate(tape, targets, asked, weights)
+        gradients, shares, to_others = _with_others(
+            lambda asked: differentiate(tape, targets, asked, weights),
+            [list(map(live_variable, sources)), list(behind)],
+            others,
+        )
+        recording.note_reached(others, to_others)
     except Exception as error:  # noqa: BLE001 - whatever a tape raises is a finding
         raised = what_raised(error)
         gradients, shares, division = (None,) * len(sources), (), None

@@ -7,7 +7,7 @@ touching the model: variables, data and captured constants are all inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -34,14 +34,16 @@ from tfcheck.graph_functions import (
     weighted_total,
 )
 from tfcheck.internals import live_variable, variable_spec
+from tfcheck.left_out import LeftOut
 from tfcheck.listening import Recording, TapeCall, is_variable
-from tfcheck.nodes import all_nodes, meets, reachable
+from tfcheck.nodes import all_nodes, assigned_in, reachable
 from tfcheck.point import BATCH, NUDGE, Base, Parameter, as_floats, elsewhere, spread
 from tfcheck.promotion import PureGraph, purify
 from tfcheck.sources import Leaves, UndividedError
 from tfcheck.taking import require_nothing_taken
 from tfcheck.together import Promoted
 from tfcheck.tracing import TracedStep
+from tfcheck.untracked import untracked_in
 
 Array = npt.NDArray[np.float64]
 
@@ -68,8 +70,7 @@ class Objective:
         samples: for each loss of the step the operations that draw from distributions which are
             learnt, `""` for none.
         lowest: lowest floating precision in the step as trained, such as `"float16"`.
-        raw_variables: the trainable `tf.Variable` objects that the step reads, those behind Keras
-            variables among them.
+        untracked: the variables that the step computes with and that are no weights of the model.
         apart: for each loss its units by themselves; None where they cannot be told apart.
         applied: what the optimizers are given in the traced graph, in the order of their calls.
         received: the variables, by identity, that an optimizer is given a gradient for.
@@ -78,8 +79,7 @@ class Objective:
         constants: for each loss the tensors that its tape takes for constant, since they were made
             while it did not record.
         dropped: those losses of the step whose gradients nothing in it makes use of.
-        left_out: trainable variables that a tape is not asked for, though they stand in one line
-            with those that it is asked for.
+        left_out: trainable variables that a loss depends on, and that no tape is asked for.
         evaluations: how often a loss was evaluated.
         deadline: when evaluating it has to end; no point is evaluated after that.
         precision: the precision in which losses are evaluated.
@@ -130,9 +130,8 @@ class Objective:
             **{p.op.name: names[id(o)] for o, p in traced.captures if id(o) in names},
         }
         graph_def = traced.function.graph.as_graph_def()
-        self.raw_variables = tuple(
-            variable for variable in traced.function.graph.variables if variable.trainable
-        )
+        assigned = assigned_in(graph_def)
+        self.untracked = untracked_in(traced, assigned)
         self.updates = bool(recording.expected) and not _assigns_out_of_sight(graph_def)
         self.lowest = lowest_float(graph_def)
         self.constants = constants_of(
@@ -142,7 +141,7 @@ class Objective:
         self._graph_def = graph_def
         self._as_trained = AsTrained(graph_def, self._names, self._specs, self._calls)
         self._find_parameters()
-        self.left_out = self._in_series(recording.reached.values())
+        self.left_out = self._left_out(recording, assigned)
 
     def _build(self, graph_def: Any, unscaled: Sequence[tf.Tensor | None]) -> None:
         """Import the float64 graph."""
@@ -393,28 +392,14 @@ class Objective:
                 parameters.append(Parameter(source, paths[id(source)], loss, tuple(inputs), number))
         self.parameters = tuple(parameters)
 
-    def _in_series(self, variables: Iterable[Any]) -> tuple[Any, ...]:
-        """Those that act on what others make that are differentiated for, or they on them.
-
-        A teacher's or a target network's variables stand beside those, and do not.
-        """
-        reached = list(variables)
-        if not reached:
+    def _left_out(self, recording: Recording, assigned: Set[str]) -> tuple[Any, ...]:
+        if not recording.reached:
             return ()
         targets = [name for of_loss in self._targets[: self.steps] for name in of_loss]
         forward = reachable(self._nodes, targets)
-        asked = {
-            self._names[self._inputs[parameter.inputs[0]]]
-            for parameter in self.parameters
-            if parameter.loss < self.steps and parameter.inputs
-        }
         placeholder_of = {id(outside): p.op.name for outside, p in self._captured}
-
-        def in_series(variable: Any) -> bool:
-            own = {placeholder_of.get(id(live_variable(variable).handle), "")}
-            return meets(forward, own, asked) or meets(forward, asked, own)
-
-        return tuple(filter(in_series, reached))
+        inputs = {self._names[index] for index in self._inputs}
+        return LeftOut(recording, forward, placeholder_of, inputs, assigned).variables()
 
     def at(self, batch: Batch) -> Base:
         """Evaluate losses and analytic gradients where the model stands now, on a batch.

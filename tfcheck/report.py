@@ -36,6 +36,7 @@ REASONS = (
     "misapplied",
     "other_loss",
     "untrained",
+    "untracked",
     "compiled",
 )
 

@@ -57,6 +57,7 @@ class Step:
         return Recording(
             known={id(live_variable(variable)): variable for variable in self.owner.variables},
             expected=tuple(self.owner.trainable_variables) if self.own else (),
+            owner=self.owner,
         )
 
 

@@ -39,11 +39,13 @@ class Call:
         path: the layer's Keras path; `LOSS` for a loss object.
         start: position of its first operation.
         end: position after its last one; None while it goes on.
+        tracked: whether the layer is one of the model's.
     """
 
     path: str
     start: int
     end: int | None = None
+    tracked: bool = False
 
 
 @dataclass(frozen=True, eq=False)
