@@ -166,9 +166,8 @@ def untracked(objective: Objective) -> list[Finding]:
             f"{found.layer}/{found.name}",
             found.shape,
             "untracked",
-            f"It is used{f' at {found.place}' if found.place else ''}, and is no weight of the "
-            "model, so that Keras neither trains nor saves it. Keep its layer in an attribute of a "
-            "layer or of the model, or create it with add_weight.",
+            f"It is used{f' at {found.place}' if found.place else ''}, and Keras neither trains "
+            "nor saves it.",
             found.layer,
         )
         for found in objective.untracked

@@ -25,6 +25,7 @@ from tfcheck.assemble import (
 )
 from tfcheck.baked import Baked
 from tfcheck.batch import Batch, first_batch, layer_inputs
+from tfcheck.choices import note_on_compiled
 from tfcheck.compiled_loss import Comparison, compare
 from tfcheck.compiled_step import CompiledStep
 from tfcheck.culprits import Culprits, culprits_among, find_culprits
@@ -381,14 +382,9 @@ class Checker:
         )
 
     def _objections(
-        self, objective: Objective, base: Base, batch: Batch, stages: Stages
+        self, objective: Objective, base: Base, compared: Comparison, stages: Stages
     ) -> dict[str, Judgement]:
         """What speaks against how right gradients are used, by the variable's path."""
-        compared = stages.run(
-            "the comparison with the compiled loss",
-            lambda: self._comparison(objective, base, batch),
-            Comparison(),
-        )
         seed = self.settings.seed
         wrongly: dict[str, Judgement] = stages.run(
             "the comparison with what the optimizers get",
@@ -418,6 +414,15 @@ class Checker:
             (base, reference),
             lambda: (objective.aside(base, seed), reference_step.aside(reference, seed)),
         )
+
+    def _choices(self, objective: Objective, compared: Comparison) -> tuple[str, ...]:
+        """What there is to say of what the training step chooses to do."""
+        if self._step.source != "train_step":
+            return ()
+        notes = objective.choices.notes
+        if compared.another and not objective.choices.uses_compiled:
+            notes += (note_on_compiled(self.model, objective.choices),)
+        return notes
 
     def _compiled_step(self, batch: Batch) -> tuple[Objective, list[str]]:
         """The compiled loss in parts, made once, and what each part is."""
@@ -535,7 +540,12 @@ class Checker:
             accuses=False,
         )
         progress("following the gradients to the optimizer", 0, 0)
-        objections = self._objections(objective, base, batch, stages)
+        compared = stages.run(
+            "the comparison with the compiled loss",
+            lambda: self._comparison(objective, base, batch),
+            Comparison(),
+        )
+        objections = self._objections(objective, base, compared, stages)
         findings = [blame(f, objections) for f in (*findings, *untrained(objective))]
         strangers = untracked(objective)
         findings += strangers
@@ -577,6 +587,7 @@ class Checker:
             notes=(
                 *examination.notes,
                 *untouched_notes(self.model, objective),
+                *self._choices(objective, compared),
                 *compiled.notes,
                 *notes_on_eager(eager, examination),
                 *stages.notes,

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from tfcheck.around import Around
 from tfcheck.batch import Batch
+from tfcheck.choices import choices_of
 from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import ModelError, TfcheckError, TraceError, received
 from tfcheck.graph_functions import weighted_total
@@ -94,6 +95,7 @@ class EagerObjective(Objective):
         moving = [*self._variables, *(batch.tensors[i] for i in self._float_inputs())]
         self.bits = min(_BITS.get(value.dtype.name, 53) for value in moving)
         self.untracked = untracked_by(recording)
+        self.choices = choices_of(recording)
         self._find(calls, unique_paths(sources))
 
     def _find(self, calls: Sequence[TapeCall], paths: dict[int, str]) -> None:

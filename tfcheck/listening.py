@@ -36,6 +36,7 @@ class TapeCall:
             where that is not known.
         division: the units that the targets are computed in; None where no graph is traced.
         shares: the gradient of each tensor that the division has asked for, as for `gradients`.
+        made: how many operations the graph had when the gradients were found.
     """
 
     targets: tuple[tf.Tensor, ...]
@@ -48,6 +49,7 @@ class TapeCall:
     spans: tuple[tuple[int, int], ...] = ()
     division: Division | None = None
     shares: tuple[tf.Tensor | None, ...] = ()
+    made: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Recording:
         owner: the model or layer that the step belongs to.
         own_calls: the calls of layers that the step itself makes.
         depth: how many calls of layers are being made within each other.
+        compiled: what `compute_loss` and the losses that the model is compiled with gave.
     """
 
     tape_calls: list[TapeCall] = field(default_factory=list)
@@ -119,6 +122,7 @@ class Recording:
     owner: Any = None
     own_calls: list[OwnCall] = field(default_factory=list)
     depth: int = 0
+    compiled: list[Any] = field(default_factory=list)
 
     def records(self, tape: tf.GradientTape, *, on: bool) -> None:
         """Note that a tape begins or ceases to record, where a graph is traced."""
@@ -216,6 +220,7 @@ def listening(recording: Recording) -> Iterator[None]:
         put(tf.GradientTape, "stop_recording", _recording_pauses(recording))
         put(keras.Model, "compute_metrics", lambda _: lambda *_args, **_options: {})
         put(base, "apply_gradients", lambda _: _recorded_apply_gradients)
+        put(keras.Model, "compute_loss", _noted_compiled(recording))
         put(keras.losses.Loss, "__call__", _noted_loss(recording))
         put(keras.Layer, "__call__", _gated_layer(recording))
         for optimizer in (base, *_descendants(base)):
@@ -267,6 +272,7 @@ def _recorded_gradient(recording: Recording) -> _Replacement:
                 found, shares = [None] * len(known), []
                 to_others, division = [None] * len(others), None
             recording.note_reached(others, to_others)
+            made = recording.graph.version if recording.tracing else 0
             pairs = _pairs(recording, sources, found)
             if pairs:
                 call = _tape_call(pairs, target, output_gradients)
@@ -277,6 +283,7 @@ def _recorded_gradient(recording: Recording) -> _Replacement:
                         spans=recording.spans_of(self),
                         division=division,
                         shares=tuple(map(_dense, shares)),
+                        made=made,
                     )
                 )
             return result
@@ -427,9 +434,24 @@ def _noted_loss(recording: Recording) -> _Replacement:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *args: Any, **options: Any) -> Any:
             with recording.calling(LOSS) if recording.tracing else contextlib.nullcontext():
-                return original(self, *args, **options)
+                loss = original(self, *args, **options)
+            if any(self is own for own in tf.nest.flatten(getattr(recording.owner, "loss", None))):
+                recording.compiled.append(loss)
+            return loss
 
         return call
+
+    return make
+
+
+def _noted_compiled(recording: Recording) -> _Replacement:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def compute_loss(self: keras.Model, *args: Any, **options: Any) -> Any:
+            loss = original(self, *args, **options)
+            recording.compiled.append(loss)
+            return loss
+
+        return compute_loss
 
     return make
 

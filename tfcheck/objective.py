@@ -21,6 +21,7 @@ from tfcheck.apart_at import ApartAt
 from tfcheck.around import Around
 from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
+from tfcheck.choices import choices_of
 from tfcheck.constants import constants_of
 from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.directions import gaussian, generator, scale_of
@@ -80,6 +81,7 @@ class Objective:
             while it did not record.
         dropped: those losses of the step whose gradients nothing in it makes use of.
         left_out: trainable variables that a loss depends on, and that no tape is asked for.
+        choices: what the step chooses to do beside.
         evaluations: how often a loss was evaluated.
         deadline: when evaluating it has to end; no point is evaluated after that.
         precision: the precision in which losses are evaluated.
@@ -142,6 +144,7 @@ class Objective:
         self._as_trained = AsTrained(graph_def, self._names, self._specs, self._calls)
         self._find_parameters()
         self.left_out = self._left_out(recording, assigned)
+        self.choices = choices_of(recording)
 
     def _build(self, graph_def: Any, unscaled: Sequence[tf.Tensor | None]) -> None:
         """Import the float64 graph."""

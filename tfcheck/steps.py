@@ -55,7 +55,12 @@ class Step:
     def recording(self) -> Recording:
         """An empty recording, which knows what to listen for."""
         return Recording(
-            known={id(live_variable(variable)): variable for variable in self.owner.variables},
+            known={
+                id(part): variable
+                for variable in self.owner.variables
+                for live in [live_variable(variable)]
+                for part in (live, *getattr(live, "values", ()))  # one for each replica
+            },
             expected=tuple(self.owner.trainable_variables) if self.own else (),
             owner=self.owner,
         )

@@ -18,22 +18,15 @@ def advice(report: GradientReport) -> tuple[str, ...]:
     Returns:
         Sentences with names in backticks; none where everything passes.
     """
-    return (*_on_verdict(report), *_on_precision(report))
+    return (*_on_verdict(report), *_on_untracked(report), *_on_precision(report))
 
 
 def _on_verdict(report: GradientReport) -> tuple[str, ...]:
     match report.verdict:
         case Verdict.FAIL:
             return _on_failure(report)
-        case Verdict.SUSPECT if _of_the_step(_with(report, Verdict.SUSPECT)):
-            return (_IN_THE_STEP,)
         case Verdict.SUSPECT:
-            look_again = (
-                f"Look again at {_names(_with(report, Verdict.SUSPECT))}: check with more "
-                "directions, another seed or another batch. A bug keeps its score, an unlucky "
-                "point does not."
-            )
-            return (look_again,)
+            return _on_suspects(_with(report, Verdict.SUSPECT))
         case Verdict.INCONCLUSIVE:
             neither = (
                 "This is neither a pass nor a failure: the loss did not allow a measurement. The "
@@ -45,6 +38,32 @@ def _on_verdict(report: GradientReport) -> tuple[str, ...]:
             return ("Read the error above: it says what was received and what to change.",)
         case _:
             return ()
+
+
+def _on_suspects(suspects: list[VariableReport]) -> tuple[str, ...]:
+    steps = []
+    measured = [v for v in suspects if v.reason not in (*OF_THE_STEP, "untracked")]
+    if measured:
+        steps.append(
+            f"Look again at {_names(measured)}: check with more directions, another seed or "
+            "another batch. A bug keeps its score, an unlucky point does not."
+        )
+    if any(variable.reason in OF_THE_STEP for variable in suspects):
+        steps.append(_IN_THE_STEP)
+    return tuple(steps)
+
+
+def _on_untracked(report: GradientReport) -> tuple[str, ...]:
+    found = [variable for variable in report.variables if variable.reason == "untracked"]
+    if not found:
+        return ()
+    layers = _some([f"`{_short(path)}`" for path in dict.fromkeys(v.layer for v in found)])
+    keep = (
+        f"Weights that are none of the model's are used in {layers}. Keep the layer that owns them "
+        "in an attribute of a layer or of the model, where Keras looks for weights, or create them "
+        "with `add_weight`."
+    )
+    return (keep,)
 
 
 _IN_THE_STEP = (

@@ -51,7 +51,7 @@ REASON_SENTENCES = {
     "misapplied": "The tape's gradient is not what the optimizer receives.",
     "other_loss": "What is trained is nearly, but not quite, the loss the model is compiled with.",
     "untrained": "The loss depends on it, but the training step does not train it.",
-    "untracked": "The model computes with it, but it is no weight of the model.",
+    "untracked": "A layer computes with it, but it is no weight of the model.",
     "compiled": "It is right without XLA, but fit compiles the step with XLA.",
 }
 
