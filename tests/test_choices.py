@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfcheck import Verdict, check_gradients
 from tfcheck.batch import first_batch
-from tfcheck.choices import choices_of
+from tfcheck.choices import Choices
 from tfcheck.steps import model_step
 from tfcheck.tracing import trace
 
@@ -60,7 +60,7 @@ def network(
 
 def told_of(model: keras.Model) -> tuple[str, ...]:
     """What there is to tell of a model's step, from its trace alone."""
-    return choices_of(trace(model_step(model), first_batch(X, Y)).recording).notes
+    return Choices(trace(model_step(model), first_batch(X, Y)).recording).notes
 
 
 def notes_on(model: keras.Model) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def line_of(text: str) -> int:
     return next(number for number, line in enumerate(lines, 1) if line.endswith(text))
 
 
-ACTING = {
+ACTING: dict[str, Call] = {
     "dropout": lambda: L.Dropout(0.3, name="acting"),
     "batch normalisation": lambda: L.BatchNormalization(name="acting"),
     "noise": lambda: L.GaussianNoise(0.1, name="acting"),

@@ -25,7 +25,6 @@ from tfcheck.assemble import (
 )
 from tfcheck.baked import Baked
 from tfcheck.batch import Batch, first_batch, layer_inputs
-from tfcheck.choices import note_on_compiled
 from tfcheck.compiled_loss import Comparison, compare
 from tfcheck.compiled_step import CompiledStep
 from tfcheck.culprits import Culprits, culprits_among, find_culprits
@@ -420,8 +419,8 @@ class Checker:
         if self._step.source != "train_step":
             return ()
         notes = objective.choices.notes
-        if compared.another and not objective.choices.uses_compiled:
-            notes += (note_on_compiled(self.model, objective.choices),)
+        if compared.another and objective.choices.ignores_compiled:
+            notes += (objective.choices.note_on_compiled(self.model),)
         return notes
 
     def _compiled_step(self, batch: Batch) -> tuple[Objective, list[str]]:

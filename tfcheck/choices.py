@@ -7,7 +7,7 @@ each may be meant, and each is forgotten easily.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -20,35 +20,34 @@ from tfcheck.places import place_of
 from tfcheck.steps import takes_training
 
 
-@dataclass(frozen=True)
 class Choices:
-    """What is told of a step.
-
-    Attributes:
-        notes: sentences for a reader.
-        loss_made_at: the line that computes the first loss; None where that is unknown.
-        uses_compiled: whether a loss is computed by way of what the model is compiled with.
-    """
-
-    notes: tuple[str, ...] = ()
-    loss_made_at: Any = None
-    uses_compiled: bool = True
-
-
-def choices_of(recording: Recording) -> Choices:
-    """What a training step chooses to do.
+    """What a training step chooses to do: looked for where it is asked, and once.
 
     Args:
-        recording: what was heard of it.
+        recording: what was heard of the step.
     """
-    notes = (*_as_at_inference(recording), *_changed_on_the_way(recording))
-    target = recording.tape_calls[0].targets[0] if recording.tape_calls else None
-    in_graph = tf.is_symbolic_tensor(target)
-    return Choices(
-        notes,
-        place_of(target.op) if in_graph else None,
-        not in_graph or _uses_compiled(recording),
-    )
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """How it calls what it trains, and what becomes of its gradients, a sentence each."""
+        return (*_as_at_inference(self._recording), *_changed_on_the_way(self._recording))
+
+    @cached_property
+    def ignores_compiled(self) -> bool:
+        """Whether no loss is computed by way of what the model is compiled with."""
+        return self._recording.graph is not None and not _uses_compiled(self._recording)
+
+    def note_on_compiled(self, model: keras.Model) -> str:
+        """Say that the loss a model is compiled with is not what trains."""
+        compiled = some([_name_of(loss) for loss in tf.nest.flatten(model.loss)])
+        place = place_of(self._recording.tape_calls[0].targets[0].op)
+        return (
+            f"The model is compiled with a loss ({compiled}) that its training step does not use: "
+            f"what trains is computed{_at(place) or ' otherwise'}."
+        )
 
 
 # -- networks that are trained as they are at inference --------------------------------------
@@ -171,20 +170,6 @@ def _uses_compiled(recording: Recording) -> bool:
             seen.add(operation.name)
             pending += [tensor.op for tensor in operation.inputs]
     return False
-
-
-def note_on_compiled(model: keras.Model, choices: Choices) -> str:
-    """Say that the loss a model is compiled with is not what trains.
-
-    Args:
-        model: the model.
-        choices: what is told of its step.
-    """
-    compiled = [_name_of(loss) for loss in tf.nest.flatten(model.loss)]
-    return (
-        f"The model is compiled with a loss ({some(compiled)}) that its training step does not "
-        f"use: what trains is computed{_at(choices.loss_made_at) or ' otherwise'}."
-    )
 
 
 def _name_of(loss: Any) -> str:

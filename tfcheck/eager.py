@@ -20,11 +20,12 @@ import tensorflow as tf
 
 from tfcheck.around import Around
 from tfcheck.batch import Batch
-from tfcheck.choices import choices_of
+from tfcheck.choices import Choices
 from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import ModelError, TfcheckError, TraceError, received
 from tfcheck.graph_functions import weighted_total
 from tfcheck.internals import live_variable, sublayers
+from tfcheck.left_out import LeftOut
 from tfcheck.listening import (
     EagerCall,
     Recording,
@@ -39,7 +40,7 @@ from tfcheck.silence import dropout_off
 from tfcheck.steps import Step
 from tfcheck.tracing import explain, functions_written_out, require_tape
 from tfcheck.unchanged import held_variables, unchanged, variables_kept
-from tfcheck.untracked import untracked_by
+from tfcheck.untracked import untracked_in
 
 _BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 _FIRST_STEPS = {"float64": None, "float32": 2.0**-7, "float16": 2.0**-3, "bfloat16": 2.0**-3}
@@ -85,7 +86,7 @@ class EagerObjective(Objective):
         self.received = frozenset(id(applied.variable) for applied in recording.applied)
         # What else it assigns to is not seen here.
         self.updates = bool(recording.expected and recording.applied)
-        self.left_out = ()
+        self.left_out = LeftOut(recording, recording.assigned).variables()
         self.dropped = frozenset()
         self.constants = [() for _ in calls]
         self.apart = [None for _ in calls]
@@ -94,8 +95,9 @@ class EagerObjective(Objective):
         self._variables = list(live.values())
         moving = [*self._variables, *(batch.tensors[i] for i in self._float_inputs())]
         self.bits = min(_BITS.get(value.dtype.name, 53) for value in moving)
-        self.untracked = untracked_by(recording)
-        self.choices = choices_of(recording)
+        users = {variable: (path, None) for variable, path in recording.users.items()}
+        self.untracked = untracked_in(recording, recording.assigned, users)
+        self.choices = Choices(recording)
         self._find(calls, unique_paths(sources))
 
     def _find(self, calls: Sequence[TapeCall], paths: dict[int, str]) -> None:
@@ -289,7 +291,7 @@ def listen_eagerly(step: Step, batch: Batch) -> Recording:
     recording = step.recording()
     with (
         unchanged(step.owner),
-        variables_kept(held_variables(step.owner)),
+        variables_kept(held_variables(step.owner)) as assigned,
         dropout_off(),
         listening(recording),
         functions_written_out(),
@@ -300,7 +302,7 @@ def listen_eagerly(step: Step, batch: Batch) -> Recording:
             raise
         except Exception as error:
             raise explain(error, batch, step.source) from error
-    return recording
+    return replace(recording, assigned=assigned)
 
 
 def _how_it_was_run(why: Exception | None, precision: str) -> str:

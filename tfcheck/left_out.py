@@ -7,6 +7,7 @@ itself assigns to, what it calls as at inference, and what is a copy of a networ
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -21,24 +22,24 @@ class LeftOut:
 
     Args:
         recording: what was heard of the step.
-        forward: the nodes that its losses are computed from, in program order.
+        assigned: what it assigns to, by the identities of the variables' handles.
+        forward: the nodes that its losses are computed from, in program order. Defaults to none,
+            as where no graph is known.
         placeholder_of: the name of the placeholder of each captured tensor, by its identity.
-        inputs: the names of all placeholders.
-        assigned: the names of those of variables that the step assigns to.
+            Defaults to none.
     """
 
     def __init__(
         self,
         recording: Recording,
-        forward: Sequence[Any],
-        placeholder_of: Mapping[int, str],
-        inputs: Set[str],
-        assigned: Set[str],
+        assigned: Set[int],
+        forward: Sequence[Any] = (),
+        placeholder_of: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         self._recording = recording
         self._forward = forward
         self._placeholder_of = placeholder_of
-        self._inputs = inputs
+        self._inputs = {node.name for node in forward if node.op == "Placeholder"}
         self._assigned = assigned
         asked = [source for call in recording.tape_calls for source in call.sources]
         self._asked = {id(source) for source in asked}
@@ -52,7 +53,7 @@ class LeftOut:
             variable
             for key, variable in self._recording.reached.items()
             if key in expected - self._asked - received
-            and self._name(variable) not in self._assigned
+            and id(live_variable(variable).handle) not in self._assigned
             and (self._in_line(variable) or not self._stands_aside(variable))
         )
 

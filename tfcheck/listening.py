@@ -59,13 +59,11 @@ class Applied:
     Attributes:
         gradient: the gradient.
         variable: the variable.
-        optimizer: the optimizer.
-        divisor: what the optimizer divides it by: a number, or a tensor of the graph.
+        divisor: what that optimizer divides it by: a number, or a tensor of the graph.
     """
 
     gradient: tf.Tensor
     variable: Any
-    optimizer: Any
     divisor: Any = 1.0
 
 
@@ -100,11 +98,15 @@ class Recording:
         known: the model's Keras variables by the identity of the `tf.Variable` behind each, which
             a step may use in its place.
         expected: variables that the step is expected to differentiate for.
+        recording_now: the tapes that record.
         tapes: each tape that was used in a graph, by identity, and while which operations.
         reached: trainable variables that a tape reaches and was not asked for, by identity.
         owner: the model or layer that the step belongs to.
         own_calls: the calls of layers that the step itself makes.
         depth: how many calls of layers are being made within each other.
+        users: in an eager run, for each variable by identity the innermost layer of the model that
+            reads it first, `""` for none.
+        assigned: in an eager run, what is assigned to, by the identities of the handles.
         compiled: what `compute_loss` and the losses that the model is compiled with gave.
     """
 
@@ -122,10 +124,17 @@ class Recording:
     owner: Any = None
     own_calls: list[OwnCall] = field(default_factory=list)
     depth: int = 0
+    users: dict[int, str] = field(default_factory=dict)
+    assigned: set[int] = field(default_factory=set)
     compiled: list[Any] = field(default_factory=list)
+    recording_now: list[tf.GradientTape] = field(default_factory=list)
 
     def records(self, tape: tf.GradientTape, *, on: bool) -> None:
         """Note that a tape begins or ceases to record, where a graph is traced."""
+        if on:
+            self.recording_now.append(tape)
+        elif tape in self.recording_now:
+            self.recording_now.remove(tape)
         if tf.executing_eagerly():
             return
         _, spans = self.tapes.setdefault(id(tape), (tape, []))
@@ -156,7 +165,10 @@ class Recording:
     @contextlib.contextmanager
     def within(self, layer: keras.Layer, args: Any, kwargs: Any) -> Iterator[None]:
         """Note that a layer is called in the block."""
+        eagerly = tf.executing_eagerly()
         if not self.depth:
+            if eagerly:
+                self._note_users("")
             training = _training_of(layer, args, kwargs)
             self.own_calls.append(OwnCall(layer, training, place_here()))
         self.depth += 1
@@ -164,6 +176,14 @@ class Recording:
             yield
         finally:
             self.depth -= 1
+        if eagerly and id(layer) in self.layers:
+            self._note_users(layer.path or layer.name)
+
+    def _note_users(self, path: str) -> None:
+        """Note who has read the variables that tapes see by now, and did not before."""
+        for tape in self.recording_now:
+            for variable in tape.watched_variables():
+                self.users.setdefault(id(variable), path)
 
     @contextlib.contextmanager
     def calling(self, path: str, *, tracked: bool = False) -> Iterator[None]:
@@ -407,7 +427,7 @@ def _recorded_apply(recording: Recording) -> Callable[..., None]:
         variables = trainable_variables or getattr(self, "_trainable_variables", ())
         divisor = _divisor(self)
         recording.applied += [
-            Applied(tf.convert_to_tensor(gradient), recording.known_as(variable), self, divisor)
+            Applied(tf.convert_to_tensor(gradient), recording.known_as(variable), divisor)
             for gradient, variable in zip(grads, variables, strict=False)
             if gradient is not None
         ]

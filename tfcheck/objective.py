@@ -21,7 +21,7 @@ from tfcheck.apart_at import ApartAt
 from tfcheck.around import Around
 from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
-from tfcheck.choices import choices_of
+from tfcheck.choices import Choices
 from tfcheck.constants import constants_of
 from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.directions import gaussian, generator, scale_of
@@ -44,7 +44,7 @@ from tfcheck.sources import Leaves, UndividedError
 from tfcheck.taking import require_nothing_taken
 from tfcheck.together import Promoted
 from tfcheck.tracing import TracedStep
-from tfcheck.untracked import untracked_in
+from tfcheck.untracked import untracked_in, users_in
 
 Array = npt.NDArray[np.float64]
 
@@ -132,8 +132,9 @@ class Objective:
             **{p.op.name: names[id(o)] for o, p in traced.captures if id(o) in names},
         }
         graph_def = traced.function.graph.as_graph_def()
-        assigned = assigned_in(graph_def)
-        self.untracked = untracked_in(traced, assigned)
+        names_assigned = assigned_in(graph_def) if recording.reached else set()
+        assigned = {id(o) for o, p in traced.captures if p.op.name in names_assigned}
+        self.untracked = untracked_in(recording, assigned, users_in(traced))
         self.updates = bool(recording.expected) and not _assigns_out_of_sight(graph_def)
         self.lowest = lowest_float(graph_def)
         self.constants = constants_of(
@@ -144,7 +145,7 @@ class Objective:
         self._as_trained = AsTrained(graph_def, self._names, self._specs, self._calls)
         self._find_parameters()
         self.left_out = self._left_out(recording, assigned)
-        self.choices = choices_of(recording)
+        self.choices = Choices(recording)
 
     def _build(self, graph_def: Any, unscaled: Sequence[tf.Tensor | None]) -> None:
         """Import the float64 graph."""
@@ -395,14 +396,13 @@ class Objective:
                 parameters.append(Parameter(source, paths[id(source)], loss, tuple(inputs), number))
         self.parameters = tuple(parameters)
 
-    def _left_out(self, recording: Recording, assigned: Set[str]) -> tuple[Any, ...]:
+    def _left_out(self, recording: Recording, assigned: Set[int]) -> tuple[Any, ...]:
         if not recording.reached:
             return ()
         targets = [name for of_loss in self._targets[: self.steps] for name in of_loss]
         forward = reachable(self._nodes, targets)
         placeholder_of = {id(outside): p.op.name for outside, p in self._captured}
-        inputs = {self._names[index] for index in self._inputs}
-        return LeftOut(recording, forward, placeholder_of, inputs, assigned).variables()
+        return LeftOut(recording, assigned, forward, placeholder_of).variables()
 
     def at(self, batch: Batch) -> Base:
         """Evaluate losses and analytic gradients where the model stands now, on a batch.

@@ -7,7 +7,7 @@ they may be those of a network that judges, and is not trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,68 +37,69 @@ class Untracked:
     place: Any = None
 
 
-def untracked_by(recording: Recording) -> tuple[Untracked, ...]:
-    """The untracked variables that the tapes of a step reach, wherever they are used.
+User = tuple[str, Any]
+"""Path of a layer that uses a variable, `""` for none, and the line, None for an unknown one."""
+
+
+def untracked_in(
+    recording: Recording, assigned: Set[int], users: Mapping[int, User]
+) -> tuple[Untracked, ...]:
+    """The untracked variables that the tapes of a step reach.
+
+    Those that the step assigns to are state, and those that a layer uses and that are frozen are as
+    they are meant to be.
 
     Args:
         recording: what was heard of the step.
+        assigned: what it assigns to, by the identities of the variables' handles.
+        users: for each variable, by identity, who uses it.
     """
-    return tuple(_untracked(variable, known) for variable, known in _reached(recording))
-
-
-def untracked_in(traced: TracedStep, assigned: set[str]) -> tuple[Untracked, ...]:
-    """The untracked variables that the tapes of a traced step reach, with where they are used.
-
-    Those that a layer uses and that are frozen are left out: they are as they are meant to be.
-
-    Args:
-        traced: the step.
-        assigned: names of the placeholders of variables that the step assigns to, which are state.
-    """
-    placeholder_of = {id(outside): p.op.name for outside, p in traced.captures}
-    reached = [
-        (variable, known, placeholder_of.get(id(live_variable(variable).handle), ""))
-        for variable, known in _reached(traced.recording)
-    ]
-    users = _users(traced, {name for _, _, name in reached} - assigned) if reached else {}
     found = []
-    for variable, known, name in reached:
-        layer, place = users.get(name, ("", None))
+    for variable, known in _behind(reached_untracked(recording), recording.owner):
+        layer, place = users.get(id(variable), ("", None))
         frozen = known is not None and not known.trainable
-        if name not in assigned and not (layer and frozen):
-            found.append(_untracked(variable, known, layer, place))
+        if id(variable.handle) not in assigned and not (layer and frozen):
+            name = variable.name.split(":")[0] if known is None else known.path
+            found.append(Untracked(name, tuple(variable.shape), layer, place))
     return tuple(found)
 
 
-def _untracked(
-    variable: Any, known: keras.Variable | None, layer: str = "", place: Any = None
-) -> Untracked:
-    name = variable.name.split(":")[0] if known is None else known.path
-    return Untracked(name, tuple(variable.shape), layer, place)
-
-
-def _users(traced: TracedStep, names: set[str]) -> dict[str, tuple[str, Any]]:
-    """For each placeholder of a variable, the model's layer that uses it first, and the line."""
-    calls = [c for c in traced.recording.calls if c.tracked]
-    found: dict[str, tuple[str, Any]] = {}
-    for position, operation in enumerate(traced.function.graph.get_operations()):
-        for name in names.intersection(tensor.op.name for tensor in operation.inputs):
+def users_in(traced: TracedStep) -> dict[int, User]:
+    """For each untracked variable of a traced step, by identity, the layer that uses it first."""
+    placeholder_of = {id(outside): p.op.name for outside, p in traced.captures}
+    named = {
+        placeholder_of[id(variable.handle)]: id(variable)
+        for variable in reached_untracked(traced.recording)
+        if id(variable.handle) in placeholder_of
+    }
+    calls = [call for call in traced.recording.calls if call.tracked]
+    found: dict[int, User] = {}
+    for position, operation in enumerate(traced.function.graph.get_operations() if named else ()):
+        for name in named.keys() & {tensor.op.name for tensor in operation.inputs}:
             within = [c.path for c in calls if c.start <= position < (c.end or position + 1)]
-            if name not in found or (within and not found[name][0]):
-                found[name] = (within[-1] if within else "", place_of(operation))
+            known = found.get(named[name])
+            if known is None or (within and not known[0]):
+                found[named[name]] = (within[-1] if within else "", place_of(operation))
     return found
 
 
-def _reached(recording: Recording) -> Iterator[tuple[Any, keras.Variable | None]]:
-    """The untracked variables that are reached, each with the Keras variable that it is behind."""
+def reached_untracked(recording: Recording) -> list[Any]:
+    """The variables of TensorFlow's that tapes reach, and that are no weights of the model."""
     tracked = {id(variable) for variable in recording.known.values()}
     used = {id(source) for call in recording.tape_calls for source in call.sources}
     used |= {id(applied.variable) for applied in recording.applied}
-    found = [v for key, v in recording.reached.items() if key not in tracked | used]
-    if not found:
+    return [v for key, v in recording.reached.items() if key not in tracked | used]
+
+
+def _behind(
+    variables: Iterable[Any], owner: keras.Layer
+) -> Iterator[tuple[Any, keras.Variable | None]]:
+    """Variables of TensorFlow's, each with the Keras variable that it is behind."""
+    variables = list(variables)
+    if not variables:
         return
     # Keras tells nobody which of its variables a `tf.Variable` is behind.
-    reachable = Snapshot([recording.owner]).instances(keras.Variable)
+    reachable = Snapshot([owner]).instances(keras.Variable)
     behind = {id(live_variable(variable)): variable for variable in reachable}
-    for variable in found:
+    for variable in variables:
         yield variable, behind.get(id(variable))
