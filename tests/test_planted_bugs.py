@@ -809,6 +809,14 @@ def actor_and_critic_apart(rng: np.random.Generator) -> Plant:
     return Plant(stepping(on_the_tape(loss), "sgd"), *threes(rng), EVERYTHING, STEP)
 
 
+@planted
+def wrong_before_eight_bits(rng: np.random.Generator) -> Plant:
+    """A wrong layer before one in float8, whose own gradients are right."""
+    wrong = Formula(wrong_backward(tf.sin, lambda u, x: 0.9 * u * tf.cos(x)), {}, name="sine")
+    eight = keras.layers.Dense(4, dtype="float8_from_float32", name="eight")
+    return Plant(around([wrong, eight]), *vectors(rng), BEFORE, ("net/sine",))
+
+
 # -- right on the tape, wrong in the optimizer -----------------------------------------------
 
 

@@ -1339,6 +1339,14 @@ def eight_bits(rng: np.random.Generator) -> Case:
 
 
 @tricky
+def eight_bits_that_saturate(rng: np.random.Generator) -> Case:
+    """The same once the scales are those of earlier batches, which this one exceeds."""
+    model, (x, y) = around(L.Dense(4, dtype="float8_from_float32")), vectors(rng)
+    model.fit(x, y, epochs=3, verbose=0)
+    return Case(model, 3 * x[:3], y[:3])
+
+
+@tricky
 def eight_bits_and_a_scaled_loss(rng: np.random.Generator) -> Case:
     """The same where the optimizer scales the loss, and the scales in eight bits are not."""
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())

@@ -53,6 +53,7 @@ from tfcheck.precision import (
     promote_constant,
     raised,
 )
+from tfcheck.saturation import unsaturated
 
 _CALLS = {
     "PartitionedCall": (("f",), "Tin", "Tout", 0),
@@ -343,6 +344,8 @@ class _Body:
             )
         if self._fix_draw(node, inputs):
             return
+        if node.op == "Cast" and self.program.promote:
+            inputs[0] = unsaturated(self.nodes, inputs[0], node.attr["DstT"].type)
         new = copy_node(node, inputs)
         if not self.program.promote:
             self._keep_functions(new)
