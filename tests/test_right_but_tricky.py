@@ -947,6 +947,19 @@ def teacher_on_the_tape(rng: np.random.Generator) -> Case:
 
 
 @tricky
+def judge_on_the_tape(rng: np.random.Generator) -> Case:
+    """A network that judges what the first one makes, not frozen, but called as at inference."""
+
+    def loss(model: Any, x: Any, y: Any) -> Any:
+        first, judge = model.networks
+        made = first(x, training=True)
+        return tf.reduce_mean((judge(made, training=False) - judge(y, training=False)) ** 2)
+
+    judge = keras.Sequential([keras.Input((2,)), dense(5)], name="judge")
+    return Case(beside(loss, encoder(), judge), *vectors(rng))
+
+
+@tricky
 def frozen_and_captured(rng: np.random.Generator) -> Case:
     """A frozen layer that a lambda captures, frozen after it was built."""
     features = dense(name="features")

@@ -54,7 +54,8 @@ class LeftOut:
             for key, variable in self._recording.reached.items()
             if key in expected - self._asked - received
             and id(live_variable(variable).handle) not in self._assigned
-            and (self._in_line(variable) or not self._stands_aside(variable))
+            and not self._is_fixed(variable)
+            and (self._in_line(variable) or not self._is_of_a_copy(variable))
         )
 
     def _name(self, variable: Any) -> str:
@@ -68,12 +69,16 @@ class LeftOut:
             self._forward, self._asked_names, own, self._inputs
         )
 
-    def _stands_aside(self, variable: Any) -> bool:
-        """Whether it belongs to a network that is called as at inference, or that is a copy."""
+    def _is_fixed(self, variable: Any) -> bool:
+        """Whether it belongs to a network that is called as at inference, and not trained."""
         networks = [layer for layer in self._networks() if _holds(layer, [id(variable)])]
         calls = [call for call in self._recording.own_calls if call.layer in networks]
-        if calls and all(call.training is False for call in calls):
-            return True
+        trained = any(_holds(layer, self._asked) for layer in networks)
+        return bool(calls) and not trained and all(call.training is False for call in calls)
+
+    def _is_of_a_copy(self, variable: Any) -> bool:
+        """Whether it belongs to a network of the shapes of one that is trained."""
+        networks = [layer for layer in self._networks() if _holds(layer, [id(variable)])]
         trained = [layer for layer in self._networks() if _holds(layer, self._asked)]
         return any(
             _shapes(network) == _shapes(other)
