@@ -175,6 +175,11 @@ def untracked(objective: Objective) -> list[Finding]:
     ]
 
 
+def users_of_untracked(findings: Iterable[Finding]) -> list[str]:
+    """The paths of the layers that use what is no weight of the model."""
+    return [f.report.layer for f in findings if f.report.reason == "untracked"]
+
+
 def _suspect(
     path: str, shape: tuple[int, ...], reason: str, note: str, layer: str | None = None
 ) -> Finding:

@@ -22,6 +22,7 @@ from tfcheck.assemble import (
     untouched_notes,
     untracked,
     untrained,
+    users_of_untracked,
 )
 from tfcheck.baked import Baked
 from tfcheck.batch import Batch, first_batch, layer_inputs
@@ -521,7 +522,9 @@ class Checker:
                 objective=summary,
             )
         objective, base = examination.objective, examination.base
-        declared = declared_by(objective, self.settings.expected_mismatch, self.model)
+        unasked = [*untrained(objective), *untracked(objective)]
+        paths = [finding.report.path for finding in unasked]
+        declared = declared_by(objective, self.settings.expected_mismatch, self.model, paths)
         stages = Stages()
         findings = examination.examine()
         unreached = sum(finding.report.note == NOT_REACHED.note for finding in findings)
@@ -545,18 +548,16 @@ class Checker:
             Comparison(),
         )
         objections = self._objections(objective, base, compared, stages)
-        findings = [blame(f, objections) for f in (*findings, *untrained(objective))]
-        strangers = untracked(objective)
-        findings += strangers
+        findings = [blame(f, objections) for f in (*findings, *unasked)]
         culprits, explained = found.paths, declared.variables | found.explained
-        explained |= {f.report.path for f in strangers if f.report.layer in declared.layers}
-        using = (f.report.layer for f in strangers if f.report.path not in explained)
+        explained |= {f.report.path for f in unasked if f.report.layer in declared.layers}
+        using = users_of_untracked(f for f in findings if f.report.path not in explained)
         culprits = tuple(dict.fromkeys([*culprits, *using]))
         of_the_step = {f.report.path for f in findings if f.report.reason in OF_THE_STEP}
         whose = "train_step" if self._step.own else "loss"
         if whose in declared.layers:
             explained |= of_the_step
-        elif of_the_step - declared.variables:
+        elif of_the_step - explained:
             culprits = tuple(dict.fromkeys([*culprits, whose]))
         progress("comparing with the step as fit runs it", 0, 0)
         compiled = stages.run(
