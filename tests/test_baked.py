@@ -21,7 +21,7 @@ RNG = np.random.default_rng(4)
 X, Y = RNG.normal(size=(8, 3)).astype("float32"), RNG.normal(size=(8, 2)).astype("float32")
 
 
-def trained(model: keras.Model, *others: Any, epochs: int = 3, **how: Any) -> Any:
+def trained(model: keras.Model, *others: Any, epochs: int = 2, **how: Any) -> Any:
     """The reports of a training with two steps an epoch that is checked at its start and epochs."""
     check = GradientCheck(X, Y, epochs=range(1, epochs + 1), tracking=None, verbose=0)
     batches = {"batch_size": 4, "epochs": epochs, "verbose": 0, **how}
@@ -68,8 +68,8 @@ def descend(model: Any, loss: Any, tape: Any, optimizer: Any = None) -> Any:
     return loss
 
 
-def scaled_by_two(model: Any, x: Any, y: Any) -> Any:
-    """Two steps of optimizers that scale the loss, neither of which Keras knows as the model's."""
+def scaled_in_turn(model: Any, x: Any, y: Any) -> Any:
+    """A step of each optimizer in a list, none of which Keras knows as the model's."""
     for optimizer in model.scaling:
         with tf.GradientTape() as tape:
             loss = optimizer.scale_loss(tf.reduce_mean((model(x) - y) ** 2))
@@ -82,7 +82,7 @@ def test_a_loss_scale_that_moves(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
     """Gradients are right whatever the scale is by then, and it is the one of the training."""
     keras.utils.set_random_seed(3)
     if kind == "held":
-        model: Any = own(scaled_by_two, scaling=[growing(1), growing(2)])
+        model: Any = own(scaled_in_turn, scaling=[growing(1), growing(2)])
         optimizers = model.scaling
     else:
         half = {"dtype": "mixed_float16"}
@@ -112,9 +112,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_a_scale_that_was_not_built_yet() -> None:
     """Eager steps, too, are asked for the scale as it is."""
     keras.utils.set_random_seed(3)
-    model = own(scaled_by_two, scaling=[growing(1), growing(2)])
+    model = own(scaled_in_turn, scaling=[growing(1)])
     model.compile("sgd", run_eagerly=True)
-    assert all_pass(trained(model, epochs=2))
+    assert all_pass(trained(model, epochs=1))
 
 
 def beginning(model: Any, x: Any, y: Any) -> Any:
@@ -164,7 +164,7 @@ def test_what_changes_later_is_in_no_trace() -> None:
         losses.append(loss_of(model))
 
     note = keras.callbacks.LambdaCallback(on_epoch_end=change)
-    reports = trained(model, note)
+    reports = trained(model, note, epochs=3)
     found = [report.objective.losses[0] for report in reports[1:]]
     assert found == pytest.approx([2 * loss for loss in losses], rel=1e-5)
 

@@ -86,11 +86,12 @@ def test_a_layer_alone() -> None:
     assert [v.path for v in report.variables if v.reason == "untracked"] == ["listed/part"]
 
 
-def test_declared() -> None:
-    """Weights that a layer is meant to borrow are declared with that layer."""
+@pytest.mark.parametrize("pattern", ["user", "user/hidden/*"])
+def test_declared(pattern: str) -> None:
+    """Weights that a layer is meant to borrow are declared with that layer, or by themselves."""
     dense = hidden()
     model = using(lambda x: 2 * dense(x))
-    report = check_gradients(model, X, Y, verbose=0, expected_mismatch=["user"])
+    report = check_gradients(model, X, Y, verbose=0, expected_mismatch=[pattern])
     assert report.verdict is Verdict.PASS, str(report)
     assert report.culprits == ()
 

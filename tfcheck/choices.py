@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from tfcheck.errors import some
 from tfcheck.internals import sublayers
-from tfcheck.listening import Applied, OwnCall, Recording, TapeCall
+from tfcheck.listening import Applied, Recording, TapeCall
+from tfcheck.own_calls import OwnCall
 from tfcheck.places import place_of
 from tfcheck.steps import takes_training
 
@@ -57,7 +58,7 @@ def _as_at_inference(recording: Recording) -> Iterator[str]:
     """Say which networks are trained, and called otherwise than with `training=True`."""
     asked = {id(source) for call in recording.tape_calls for source in call.sources}
     calls: dict[int, list[OwnCall]] = {}
-    for call in recording.own_calls:
+    for call in recording.own_calls.made:
         calls.setdefault(id(call.layer), []).append(call)
     for of_layer in calls.values():
         layer = of_layer[0].layer

@@ -95,7 +95,7 @@ class EagerObjective(Objective):
         self._variables = list(live.values())
         moving = [*self._variables, *(batch.tensors[i] for i in self._float_inputs())]
         self.bits = min(_BITS.get(value.dtype.name, 53) for value in moving)
-        users = {variable: (path, None) for variable, path in recording.users.items()}
+        users = {variable: (path, None) for variable, path in recording.own_calls.users.items()}
         self.untracked = untracked_in(recording, recording.assigned, users)
         self.choices = Choices(recording)
         self._find(calls, unique_paths(sources))

@@ -72,7 +72,7 @@ class LeftOut:
     def _is_fixed(self, variable: Any) -> bool:
         """Whether it belongs to a network that is called as at inference, and not trained."""
         networks = [layer for layer in self._networks() if _holds(layer, [id(variable)])]
-        calls = [call for call in self._recording.own_calls if call.layer in networks]
+        calls = [call for call in self._recording.own_calls.made if call.layer in networks]
         trained = any(_holds(layer, self._asked) for layer in networks)
         return bool(calls) and not trained and all(call.training is False for call in calls)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,9 +12,9 @@ import keras
 import tensorflow as tf
 
 from tfcheck.errors import telling_line
-from tfcheck.internals import copy_mask, is_watched, live_variable, sublayers
+from tfcheck.internals import copy_mask, is_watched, live_variable
+from tfcheck.own_calls import OwnCalls
 from tfcheck.patching import put_in_place, threads_inherit, unreplaced
-from tfcheck.places import place_here
 from tfcheck.units import LOSS, Call, Division, divide
 
 
@@ -67,21 +66,6 @@ class Applied:
     divisor: Any = 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class OwnCall:
-    """A call of a layer that the step makes itself, rather than another layer.
-
-    Attributes:
-        layer: the layer.
-        training: what it was called with as `training`; None for nothing.
-        place: the line of the call; None where that is unknown.
-    """
-
-    layer: keras.Layer
-    training: Any
-    place: Any
-
-
 @dataclass
 class Recording:
     """What was heard during a trace.
@@ -98,14 +82,10 @@ class Recording:
         known: the model's Keras variables by the identity of the `tf.Variable` behind each, which
             a step may use in its place.
         expected: variables that the step is expected to differentiate for.
-        recording_now: the tapes that record.
         tapes: each tape that was used in a graph, by identity, and while which operations.
         reached: trainable variables that a tape reaches and was not asked for, by identity.
         owner: the model or layer that the step belongs to.
-        own_calls: the calls of layers that the step itself makes.
-        depth: how many calls of layers are being made within each other.
-        users: in an eager run, for each variable by identity the innermost layer of the model that
-            reads it first, `""` for none.
+        own_calls: the calls of layers that the step itself makes, and who reads which variable.
         assigned: in an eager run, what is assigned to, by the identities of the handles.
         compiled: what `compute_loss` and the losses that the model is compiled with gave.
     """
@@ -122,19 +102,13 @@ class Recording:
     tapes: dict[int, tuple[Any, list[tuple[int, int | None]]]] = field(default_factory=dict)
     reached: dict[int, Any] = field(default_factory=dict)
     owner: Any = None
-    own_calls: list[OwnCall] = field(default_factory=list)
-    depth: int = 0
-    users: dict[int, str] = field(default_factory=dict)
+    own_calls: OwnCalls = field(default_factory=OwnCalls)
     assigned: set[int] = field(default_factory=set)
     compiled: list[Any] = field(default_factory=list)
-    recording_now: list[tf.GradientTape] = field(default_factory=list)
 
     def records(self, tape: tf.GradientTape, *, on: bool) -> None:
-        """Note that a tape begins or ceases to record, where a graph is traced."""
-        if on:
-            self.recording_now.append(tape)
-        elif tape in self.recording_now:
-            self.recording_now.remove(tape)
+        """Note that a tape begins or ceases to record."""
+        self.own_calls.tape(tape, records=on)
         if tf.executing_eagerly():
             return
         _, spans = self.tapes.setdefault(id(tape), (tape, []))
@@ -156,34 +130,6 @@ class Recording:
     def tracing(self) -> bool:
         """Whether what is made now belongs to the graph that is traced."""
         return self.graph is not None and tf.compat.v1.get_default_graph() is self.graph
-
-    @functools.cached_property
-    def layers(self) -> frozenset[int]:
-        """The layers of the model, by identity."""
-        return frozenset() if self.owner is None else frozenset(map(id, sublayers(self.owner)))
-
-    @contextlib.contextmanager
-    def within(self, layer: keras.Layer, args: Any, kwargs: Any) -> Iterator[None]:
-        """Note that a layer is called in the block."""
-        eagerly = tf.executing_eagerly()
-        if not self.depth:
-            if eagerly:
-                self._note_users("")
-            training = _training_of(layer, args, kwargs)
-            self.own_calls.append(OwnCall(layer, training, place_here()))
-        self.depth += 1
-        try:
-            yield
-        finally:
-            self.depth -= 1
-        if eagerly and id(layer) in self.layers:
-            self._note_users(layer.path or layer.name)
-
-    def _note_users(self, path: str) -> None:
-        """Note who has read the variables that tapes see by now, and did not before."""
-        for tape in self.recording_now:
-            for variable in tape.watched_variables():
-                self.users.setdefault(id(variable), path)
 
     @contextlib.contextmanager
     def calling(self, path: str, *, tracked: bool = False) -> Iterator[None]:
@@ -484,7 +430,7 @@ def _gated_layer(recording: Recording) -> _Replacement:
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-            with recording.within(self, args, kwargs):
+            with recording.own_calls.within(self, args, kwargs):
                 return gated(self, *args, **kwargs)
 
         def gated(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
@@ -495,22 +441,13 @@ def _gated_layer(recording: Recording) -> _Replacement:
             for gate in gates.values():
                 names = (gate.op.name, gate.op.inputs[0].op.name)
                 recording.gates |= dict.fromkeys(names, is_watched(gate))
-            path, tracked = self.path or self.name, id(self) in recording.layers
+            path, tracked = self.path or self.name, recording.own_calls.knows(self)
             with recording.calling(path, tracked=tracked):
                 return original(self, *args, **kwargs)
 
         return call
 
     return make
-
-
-def _training_of(layer: keras.Layer, args: Any, kwargs: Any) -> Any:
-    """What a layer is called with as `training`; None for nothing."""
-    try:
-        given = inspect.signature(layer.call).bind_partial(*args, **kwargs).arguments
-    except TypeError:
-        return kwargs.get("training")
-    return given.get("training")
 
 
 _LOOKED_THROUGH = frozenset({"Const", "Softmax", "Sigmoid"})

@@ -17,6 +17,7 @@ from tfcheck.batch import Batch
 from tfcheck.errors import TraceError
 from tfcheck.internals import copy_mask, live_variable, recorded_losses, sublayers
 from tfcheck.listening import EagerCall, Recording, cut, differentiated, is_float, is_overwritten
+from tfcheck.own_calls import OwnCalls
 
 LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
 
@@ -63,6 +64,7 @@ class Step:
             },
             expected=tuple(self.owner.trainable_variables) if self.own else (),
             owner=self.owner,
+            own_calls=OwnCalls(self.owner),
         )
 
 
