@@ -14,7 +14,10 @@ import tensorflow as tf
 
 import tfcheck.tracing
 from tfcheck import GradientReport, Verdict
+from tfcheck.batch import first_batch
 from tfcheck.callbacks import GradientCheck
+from tfcheck.eager import listen_eagerly
+from tfcheck.steps import model_step
 
 L = keras.layers
 RNG = np.random.default_rng(4)
@@ -109,12 +112,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return traces
 
 
-def test_a_scale_that_was_not_built_yet() -> None:
-    """Eager steps, too, are asked for the scale as it is."""
-    keras.utils.set_random_seed(3)
+def test_what_eager_steps_divide_by() -> None:
+    """An eager step is asked for the scale each time: the first one, and then what became of it."""
     model = own(scaled_in_turn, scaling=[growing(1)])
-    model.compile("sgd", run_eagerly=True)
-    assert all_pass(trained(model, epochs=1))
+    step, batch = model_step(model), first_batch(X, Y)
+
+    def divided_by() -> set[float]:
+        return {float(applied.divisor) for applied in listen_eagerly(step, batch).applied}
+
+    assert divided_by() == {2.0**6}
+    model.fit(X, Y, batch_size=4, verbose=0)
+    assert divided_by() == {2.0**8}
 
 
 def beginning(model: Any, x: Any, y: Any) -> Any:
