@@ -155,7 +155,7 @@ class GradientCheck(keras.callbacks.Callback):
         self._reports: list[GradientReport] = []
         self._checker: GradientChecker | None = None
         self._epoch = 0
-        self._step = 0
+        self._step = self._first_step = 0
         self._start_is_due = False
         self._last_batch = -1
         self._due: float = 0
@@ -174,7 +174,7 @@ class GradientCheck(keras.callbacks.Callback):
         self._begin_afresh()
         again = self._count is not None and self._count.model is self.model
         self._count = StepCount(self.model, self._count.batches if again else 0)
-        self._step = self._count.steps()
+        self._step = self._first_step = self._count.steps()
         self._await_step()
         self._last_epoch = (self.params or {}).get("epochs") or math.inf
         tell_what_cannot_come(self.checkpoints, self._last_epoch)
@@ -298,7 +298,11 @@ class GradientCheck(keras.callbacks.Callback):
         try:
             if self._checker is None:
                 self._checker = GradientChecker(
-                    self.model, self.settings, self.loss_fn, once=self.checkpoints.at_most_one
+                    self.model,
+                    self.settings,
+                    self.loss_fn,
+                    once=self.checkpoints.at_most_one,
+                    first_step=self._first_step,
                 )
             title = f"gradient check at {checkpoint}"
             with progress_line(title=title, verbose=self._shown()) as progress:

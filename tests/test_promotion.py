@@ -215,6 +215,21 @@ def test_half_precision_becomes_float64(name: str, dtype: Any) -> None:
     parity(FORMULAS[name], dtype)
 
 
+@pytest.mark.parametrize(("kind", "largest"), [("float8_e4m3fn", 448.0), ("float8_e5m2", 57344.0)])
+def test_eight_bits_become_float64(kind: str, largest: float) -> None:
+    """Neither the rounding nor the range of float8 is left; a narrower range is."""
+    x = np.array([0.3, -3e5, 3e5], np.float32)
+
+    def in_eight_bits(limit: float) -> Any:
+        def quantised(x: Any) -> Any:
+            return tf.cast(tf.cast(tf.clip_by_value(x, -limit, limit), kind), tf.float32)
+
+        return pure(quantised, x).values[0]
+
+    np.testing.assert_array_equal(in_eight_bits(largest), x.astype(np.float64))
+    np.testing.assert_array_equal(in_eight_bits(2.0), np.clip(x.astype(np.float64), -2, 2))
+
+
 def test_casts_to_float32_go_up() -> None:
     """A hard-coded cast to float32 rounds nothing after promotion."""
     w = tf.Variable(RNG.normal(size=(3, 3)).astype("float32"))

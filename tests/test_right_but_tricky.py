@@ -873,6 +873,123 @@ def teacher_and_student(rng: np.random.Generator) -> Case:
     return Case(model, *vectors(rng), raw=tuple(v.value for v in teacher.weights))
 
 
+def beside(step: Call, *networks: keras.layers.Layer) -> keras.Model:
+    """A model of several networks, whose own step trains the first."""
+
+    class Beside(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="beside")
+            self.networks = list(networks)
+
+        def call(self, x: Any, training: bool = False) -> Any:
+            return self.networks[0](x, training=training)
+
+        def train_step(self, batch: Any) -> Any:
+            x, y = batch
+            with tf.GradientTape() as tape:
+                loss = step(self, x, y)
+            variables = self.networks[0].trainable_variables
+            self.optimizer.apply(tape.gradient(loss, variables), variables)
+            self.after()
+            return {"loss": loss}
+
+        def after(self) -> None:
+            """Nothing more."""
+
+    model = Beside()
+    model.built = True
+    model.compile("sgd")
+    return model
+
+
+def encoder(width: int = 4) -> keras.Model:
+    """A network of which all print alike."""
+    return keras.Sequential(
+        [keras.Input((3,)), L.Dense(width, activation="tanh", name="hidden"), L.Dense(2)],
+        name="encoder",
+    )
+
+
+def close_to_the_second(**how: Any) -> Call:
+    """The loss of a first network that learns what a second one says."""
+
+    def loss(model: Any, x: Any, y: Any) -> Any:
+        first, second = model.networks[:2]
+        p = first(x, training=True)
+        return tf.reduce_mean((p - y) ** 2) + tf.reduce_mean((p - second(x, **how)) ** 2)
+
+    return loss
+
+
+@tricky
+def momentum_encoder(rng: np.random.Generator) -> Case:
+    """A trainable copy that the step itself keeps close; its variables print as the original's."""
+    model = beside(close_to_the_second(), encoder(), encoder())
+
+    def follow() -> None:
+        for fast, slow in zip(*(network.weights for network in model.networks), strict=True):
+            slow.assign(0.99 * slow + 0.01 * fast)
+
+    model.after = follow
+    return Case(model, *vectors(rng))
+
+
+@tricky
+def target_network(rng: np.random.Generator) -> Case:
+    """A trainable copy that something else than the step brings up to date."""
+    return Case(beside(close_to_the_second(), encoder(), encoder()), *vectors(rng))
+
+
+@tricky
+def teacher_on_the_tape(rng: np.random.Generator) -> Case:
+    """A larger teacher within the tape's sight, not frozen, but called as at inference."""
+    return Case(beside(close_to_the_second(training=False), encoder(), encoder(9)), *vectors(rng))
+
+
+@tricky
+def judge_on_the_tape(rng: np.random.Generator) -> Case:
+    """A network that judges what the first one makes, not frozen, but called as at inference."""
+
+    def loss(model: Any, x: Any, y: Any) -> Any:
+        first, judge = model.networks
+        made = first(x, training=True)
+        return tf.reduce_mean((judge(made, training=False) - judge(y, training=False)) ** 2)
+
+    judge = keras.Sequential([keras.Input((2,)), dense(5)], name="judge")
+    return Case(beside(loss, encoder(), judge), *vectors(rng))
+
+
+@tricky
+def frozen_and_captured(rng: np.random.Generator) -> Case:
+    """A frozen layer that a lambda captures, frozen after it was built."""
+    features = dense(name="features")
+    features.build((None, 4))
+    features.trainable = False
+    return Case(around(L.Lambda(lambda x: 2 * features(x))), *vectors(rng))
+
+
+@tricky
+def judged_by_a_network(rng: np.random.Generator) -> Case:
+    """A loss that another network computes, which is none of the model's and not frozen."""
+    judge = keras.Sequential([keras.Input((2,)), dense(), L.Dense(3)])
+    loss = lambda y, p: tf.reduce_mean((judge(y) - judge(p)) ** 2)  # noqa: E731
+    return Case(around(dense(), loss=loss), *vectors(rng))
+
+
+@tricky
+def state_that_nobody_tracks(rng: np.random.Generator) -> Case:
+    """A running mean and a counter in plain variables, trainable by TensorFlow's default."""
+    mean, count = tf.Variable(tf.zeros((4,))), tf.Variable(1.0)
+
+    def centred(x: Any) -> Any:
+        mean.assign(0.9 * mean + 0.1 * tf.reduce_mean(x, 0))
+        count.assign_add(1.0)
+        return (x - mean) / tf.sqrt(count)
+
+    layer = L.Lambda(centred)
+    return Case(around(layer), *vectors(rng), raw=(mean, count))
+
+
 @tricky
 def policy_gradient(rng: np.random.Generator) -> Case:
     """REINFORCE with a baseline that is stopped on purpose: the surrogate's gradient is right."""
@@ -1226,6 +1343,28 @@ def in_precision(policy: str, **how: Any) -> keras.Model:
 def pure_bfloat16(rng: np.random.Generator) -> Case:
     """Weights, too, in eight bits of mantissa."""
     return Case(in_precision("bfloat16"), *vectors(rng))
+
+
+@tricky
+def eight_bits(rng: np.random.Generator) -> Case:
+    """Products in float8, whose scales Keras overwrites with what the tape gives for them."""
+    return Case(around(L.Dense(4, dtype="float8_from_mixed_bfloat16")), *vectors(rng))
+
+
+@tricky
+def eight_bits_that_saturate(rng: np.random.Generator) -> Case:
+    """The same once the scales are those of earlier batches, which this one exceeds."""
+    model, (x, y) = around(L.Dense(4, dtype="float8_from_float32")), vectors(rng)
+    model.fit(x, y, epochs=3, verbose=0)
+    return Case(model, 3 * x[:3], y[:3])
+
+
+@tricky
+def eight_bits_and_a_scaled_loss(rng: np.random.Generator) -> Case:
+    """The same where the optimizer scales the loss, and the scales in eight bits are not."""
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
+    middle = L.EinsumDense("ab,bc->ac", 4, dtype="float8_from_float32")
+    return Case(around(middle, optimizer=optimizer), *vectors(rng))
 
 
 @tricky

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import keras
 import numpy as np
 
 from tfcheck.directions import Array
@@ -98,10 +96,11 @@ def _applied_at(objective: Objective, base: Base) -> dict[str, list[tuple[Array,
     """
     path_of = {id(parameter.variable): parameter.path for parameter in objective.parameters}
     found: dict[str, list[tuple[Array, float]]] = {}
-    for applied, value in zip(objective.applied, base.applied, strict=False):
+    given = zip(objective.applied, base.applied, base.divisors, strict=False)
+    for applied, value, divisor in given:
         path = path_of.get(id(applied.variable))
         if path is not None:
-            found.setdefault(path, []).append((value, _divisor(applied.optimizer)))
+            found.setdefault(path, []).append((value, divisor))
     return found
 
 
@@ -115,15 +114,6 @@ def _assigned_at(objective: Objective, base: Base) -> dict[str, list[Array]]:
         for parameter in objective.parameters
         if parameter.loss < objective.steps and len(parameter.inputs) > 1
     }
-
-
-def _divisor(optimizer: Any) -> float:
-    """What an optimizer divides gradients by before it applies them, 1 for nothing."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        # Built at its first use, and only then is there a variable.
-        scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
-        return float(keras.ops.convert_to_numpy(scale))
-    return float(getattr(optimizer, "loss_scale_factor", None) or 1.0)
 
 
 def _handed(

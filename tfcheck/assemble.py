@@ -11,13 +11,12 @@ import keras
 
 from tfcheck.errors import some
 from tfcheck.examine import Finding, parity
-from tfcheck.internals import live_variable
 from tfcheck.judge import Judgement
-from tfcheck.objective import Objective
+from tfcheck.listening import is_overwritten
+from tfcheck.objective import Objective, unique_paths
 from tfcheck.own_numbers import follows, withdrawn
 from tfcheck.point import Base
 from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary, VariableReport
-from tfcheck.unchanged import held_variables
 from tfcheck.verdict import Verdict, worst
 
 
@@ -93,7 +92,7 @@ def assemble(
 
 def unchecked(model: keras.Layer) -> list[Finding]:
     """Findings for a model that cannot be checked at all: every variable stays open."""
-    return _open(model.trainable_variables, "unchecked")
+    return _open(_differentiable(model), "unchecked")
 
 
 def never_trained(model: keras.Layer) -> list[Finding]:
@@ -101,28 +100,34 @@ def never_trained(model: keras.Layer) -> list[Finding]:
     note = "The training step finds no gradient for any variable, and changes none."
     return [
         replace(finding, report=replace(finding.report, verdict=Verdict.FAIL, note=note))
-        for finding in _open(model.trainable_variables, "untrained")
+        for finding in _open(_differentiable(model), "untrained")
     ]
+
+
+def _differentiable(model: keras.Layer) -> list[Any]:
+    """The variables of a model that are trained by their gradients."""
+    return [variable for variable in model.trainable_variables if not is_overwritten(variable)]
 
 
 def _open(variables: Iterable[Any], reason: str) -> list[Finding]:
     """Findings for variables of which nothing was measured."""
-    return [
-        Finding(
-            VariableReport(
-                path=variable.path,
-                layer=variable.path.rsplit("/", 1)[0],
-                shape=tuple(variable.shape),
-                score=math.nan,
-                verdict=Verdict.INCONCLUSIVE,
-                reason=reason,
-                analytic_norm=math.nan,
-                numerical_norm=math.nan,
-                error_bar=math.nan,
-            )
+    return [_unmeasured(v.path, tuple(v.shape), reason) for v in variables]
+
+
+def _unmeasured(path: str, shape: tuple[int, ...], reason: str) -> Finding:
+    return Finding(
+        VariableReport(
+            path=path,
+            layer=path.rsplit("/", 1)[0],
+            shape=shape,
+            score=math.nan,
+            verdict=Verdict.INCONCLUSIVE,
+            reason=reason,
+            analytic_norm=math.nan,
+            numerical_norm=math.nan,
+            error_bar=math.nan,
         )
-        for variable in variables
-    ]
+    )
 
 
 def blame(finding: Finding, objections: Mapping[str, Judgement]) -> Finding:
@@ -147,17 +152,46 @@ def blame(finding: Finding, objections: Mapping[str, Judgement]) -> Finding:
 
 
 def untrained(objective: Objective) -> list[Finding]:
-    """Findings for variables in the middle of the step that no tape is asked for."""
-    asked = {id(parameter.variable) for parameter in objective.parameters}
-    left_out = [variable for variable in objective.left_out if id(variable) not in asked]
+    """Findings for variables that a loss depends on and that no tape is asked for."""
     note = (
         "A tape's loss depends on this variable, but no tape is asked for its gradient, so that it "
         "stays as it is. Where that is meant, set trainable = False."
     )
+    paths = unique_paths([*_differentiated(objective), *objective.left_out])
     return [
-        replace(finding, report=replace(finding.report, verdict=Verdict.SUSPECT, note=note))
-        for finding in _open(left_out, "untrained")
+        _suspect(paths[id(variable)], tuple(variable.shape), "untrained", note)
+        for variable in objective.left_out
     ]
+
+
+def untracked(objective: Objective) -> list[Finding]:
+    """Findings for variables that layers of the model use, and that are no weights of it."""
+    return [
+        _suspect(
+            f"{found.layer}/{found.name}",
+            found.shape,
+            "untracked",
+            f"It is used{f' at {found.place}' if found.place else ''}, and Keras neither trains "
+            "nor saves it.",
+            found.layer,
+        )
+        for found in objective.untracked
+        if found.layer
+    ]
+
+
+def users_of_untracked(findings: Iterable[Finding]) -> list[str]:
+    """The paths of the layers that use what is no weight of the model."""
+    return [f.report.layer for f in findings if f.report.reason == "untracked"]
+
+
+def _suspect(
+    path: str, shape: tuple[int, ...], reason: str, note: str, layer: str | None = None
+) -> Finding:
+    """A finding for a variable that the step uses in a way that was hardly meant."""
+    finding = _unmeasured(path, shape, reason)
+    report = replace(finding.report, verdict=Verdict.SUSPECT, note=note)
+    return replace(finding, report=replace(report, layer=layer or report.layer))
 
 
 def _declare(finding: Finding) -> Finding:
@@ -175,7 +209,7 @@ def _joint_score(findings: Iterable[Finding]) -> float:
 
     Variables whose gradients are too small to be seen add nothing to either norm.
     """
-    unseen = ("below_resolution", "untrained")
+    unseen = ("below_resolution", "untrained", "untracked")
     seen = [finding for finding in findings if finding.report.reason not in unseen]
     if not seen:
         return math.nan
@@ -197,19 +231,31 @@ def frozen_paths(model: keras.Model) -> tuple[str, ...]:
 
 
 def untouched_notes(model: keras.Model, objective: Objective) -> tuple[str, ...]:
-    """Say which trainable variables no tape differentiates."""
-    seen = {id(parameter.variable) for parameter in objective.parameters}
-    missed = [variable.path for variable in model.trainable_variables if id(variable) not in seen]
-    known = {id(live_variable(variable)) for variable in model.variables}
-    known |= {id(live_variable(parameter.variable)) for parameter in objective.parameters}
-    held = {id(variable) for variable in held_variables(model)} - known
-    raw = [variable.name for variable in objective.raw_variables if id(variable) in held]
+    """Say which trainable variables no tape differentiates, and which are no weights at all."""
+    seen = _differentiated(objective)
+    paths = unique_paths([*seen, *model.trainable_variables])
+    told = {id(variable) for variable in (*seen, *objective.left_out)}
+    unseen = [variable for variable in model.trainable_variables if id(variable) not in told]
+    missed = [paths[id(variable)] for variable in unseen if not is_overwritten(variable)]
+    overwritten = [paths[id(variable)] for variable in unseen if is_overwritten(variable)]
+    foreign = [found.name for found in objective.untracked if not found.layer]
     notes = []
     if missed:
         notes.append(f"No tape differentiates {len(missed)} trainable variable(s): {some(missed)}.")
-    if raw:
+    if overwritten:
         notes.append(
-            f"The loss reads {len(raw)} tf.Variable(s) that are no weights of the model, so that "
-            f"they are not trained: {some(raw)}. Create weights with add_weight."
+            f"Keras overwrites {len(overwritten)} variable(s) with what the tape gives for them, "
+            f"which is no gradient: {some(overwritten)}."
+        )
+    if foreign:
+        notes.append(
+            f"The loss reads {len(foreign)} variable(s) that are no weights of the model, so that "
+            f"they are not trained: {some(foreign)}. Where they should be, create them with "
+            "add_weight, or keep their layer in an attribute."
         )
     return tuple(notes)
+
+
+def _differentiated(objective: Objective) -> list[Any]:
+    """The variables that tapes differentiate."""
+    return [parameter.variable for parameter in objective.parameters if not parameter.within]

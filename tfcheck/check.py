@@ -20,8 +20,11 @@ from tfcheck.assemble import (
     unchecked,
     unscaled,
     untouched_notes,
+    untracked,
     untrained,
+    users_of_untracked,
 )
+from tfcheck.baked import Baked
 from tfcheck.batch import Batch, first_batch, layer_inputs, split_arguments
 from tfcheck.collect import Collector
 from tfcheck.compiled_loss import Comparison, compare
@@ -278,10 +281,18 @@ class Checker:
         settings: the options, from `make_settings`.
         once: whether there will be one check only. Defaults to False.
         verdicts_only: whether it is of no interest where a fault is. Defaults to False.
+        first_step: how many steps had been made when the training began; None where there is none.
+            Defaults to None.
     """
 
     def __init__(
-        self, step: Step, settings: Settings, *, once: bool = False, verdicts_only: bool = False
+        self,
+        step: Step,
+        settings: Settings,
+        *,
+        once: bool = False,
+        verdicts_only: bool = False,
+        first_step: int | None = None,
     ) -> None:
         self.model = step.owner
         self._once = once
@@ -291,6 +302,8 @@ class Checker:
         self._deadline = UNLIMITED
         self._step = replace(step, dropout=settings.dropout)
         self._objectives: dict[Any, Objective] = {}
+        self._baked: dict[Any, Baked] = {}
+        self._first_step, self._stepped = first_step, False
         self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
         self._eager_is_known = False
         self._evidence: dict[str, list[Evidence]] = {}
@@ -309,11 +322,18 @@ class Checker:
             batch: a batch of the kind.
         """
         key = self._key(batch)
+        baked = self._baked.get(key)
+        if baked is not None and baked.is_stale(self.model, final=self._stepped):
+            for made in (self._baked, self._objectives, self._compiled):
+                made.pop(key, None)
         if self._step.eager and key not in self._objectives:
             return self._eagerly(batch, None)
         if key not in self._objectives:
             try:
-                self._objectives[key] = Objective(trace(self._step, batch), once=self._once)
+                traced = trace(self._step, batch)
+                self._objectives[key] = Objective(traced, once=self._once)
+                scaling = traced.recording.scaling
+                self._baked[key] = Baked(self.model, scaling, final=self._stepped)
             except ModelError:
                 raise
             except NoTapeError as error:
@@ -408,14 +428,9 @@ class Checker:
         )
 
     def _objections(
-        self, objective: Objective, base: Base, batch: Batch, stages: Stages
+        self, objective: Objective, base: Base, compared: Comparison, stages: Stages
     ) -> dict[str, Judgement]:
         """What speaks against how right gradients are used, by the variable's path."""
-        compared = stages.run(
-            "the comparison with the compiled loss",
-            lambda: self._comparison(objective, base, batch),
-            Comparison(),
-        )
         seed = self.settings.seed
         wrongly: dict[str, Judgement] = stages.run(
             "the comparison with what the optimizers get",
@@ -445,6 +460,15 @@ class Checker:
             (base, reference),
             lambda: (objective.aside(base, seed), reference_step.aside(reference, seed)),
         )
+
+    def _choices(self, objective: Objective, compared: Comparison) -> tuple[str, ...]:
+        """What there is to say of what the training step chooses to do."""
+        if self._step.source != "train_step":
+            return ()
+        notes = objective.choices.notes
+        if compared.another and objective.choices.ignores_compiled:
+            notes += (objective.choices.note_on_compiled(self.model),)
+        return notes
 
     def _compiled_step(self, batch: Batch) -> tuple[Objective, list[str]]:
         """The compiled loss in parts, made once, and what each part is."""
@@ -520,6 +544,7 @@ class Checker:
         self._deadline = deadline or Deadline(self.settings.time_limit)
         # What a step makes when it first runs, training has made since.
         self._objectives = {key: o for key, o in self._objectives.items() if not o.made}
+        self._stepped = self._first_step is not None and step != self._first_step
         with ExitStack() as undo:
             return self._check(batch, step, checkpoint, progress, undo)
 
@@ -561,7 +586,9 @@ class Checker:
                 objective=summary,
             )
         objective, base = examination.objective, examination.base
-        declared = declared_by(objective, self.settings.expected_mismatch, self.model)
+        unasked = [*untrained(objective), *untracked(objective)]
+        paths = [finding.report.path for finding in unasked]
+        declared = declared_by(objective, self.settings.expected_mismatch, self.model, paths)
         stages = Stages()
         findings = examination.examine()
         unreached = sum(finding.report.note == NOT_REACHED.note for finding in findings)
@@ -579,14 +606,22 @@ class Checker:
             accuses=False,
         )
         progress("following the gradients to the optimizer", 0, 0)
-        objections = self._objections(objective, base, batch, stages)
-        findings = [blame(f, objections) for f in (*findings, *untrained(objective))]
+        compared = stages.run(
+            "the comparison with the compiled loss",
+            lambda: self._comparison(objective, base, batch),
+            Comparison(),
+        )
+        objections = self._objections(objective, base, compared, stages)
+        findings = [blame(f, objections) for f in (*findings, *unasked)]
         culprits, explained = found.paths, declared.variables | found.explained
+        explained |= {f.report.path for f in unasked if f.report.layer in declared.layers}
+        using = users_of_untracked(f for f in findings if f.report.path not in explained)
+        culprits = tuple(dict.fromkeys([*culprits, *using]))
         of_the_step = {f.report.path for f in findings if f.report.reason in OF_THE_STEP}
         whose = "train_step" if self._step.own else "loss"
         if whose in declared.layers:
             explained |= of_the_step
-        elif of_the_step - declared.variables:
+        elif of_the_step - explained:
             culprits = tuple(dict.fromkeys([*culprits, whose]))
         placing = Placing(examination, self._step, culprits)
         findings = stages.run(
@@ -636,6 +671,7 @@ class Checker:
             notes=(
                 *examination.notes,
                 *untouched_notes(self.model, objective),
+                *self._choices(objective, compared),
                 *compiled.notes,
                 *notes_on_eager(eager, examination),
                 *stages.notes,
@@ -654,6 +690,8 @@ class GradientChecker(Checker):
         settings: the options, from `make_settings`.
         loss_fn: replaces the train step's loss. Defaults to None.
         once: whether there will be one check only. Defaults to False.
+        first_step: how many steps had been made when the training began; None where there is none.
+            Defaults to None.
 
     Raises:
         ModelError: if the model cannot be checked as it is.
@@ -666,7 +704,8 @@ class GradientChecker(Checker):
         loss_fn: LossFunction | None = None,
         *,
         once: bool = False,
+        first_step: int | None = None,
     ) -> None:
         require_checkable(model, loss_fn)
         step = model_step(model, loss_fn=loss_fn, phase=settings.phase)
-        super().__init__(step, settings, once=once)
+        super().__init__(step, settings, once=once, first_step=first_step)

@@ -34,10 +34,12 @@ class Comparison:
         departures: for each variable that is concerned, by path, what was forgotten or counted
             twice.
         applied_as_compiled: whether the optimizers receive the gradient of the compiled loss.
+        another: whether what is trained has little to do with the compiled loss.
     """
 
     departures: dict[str, Judgement] = field(default_factory=dict)
     applied_as_compiled: bool = False
+    another: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _fit(
             # What is applied within a branch, as where steps accumulate, may be scaled there.
             hidden = any(entry.received and entry.applied is None for entry in handed.values())
             return _Fit((*outputs, *added), tuple(weights), ignored, hidden)
-    return Comparison()
+    return Comparison(another=True)
 
 
 def _part(compiled: Objective, base: Base, loss: int, name: str, paths: Set[str]) -> _Part:

@@ -8,7 +8,7 @@ as every other layer between is right.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -34,7 +34,9 @@ class Declared:
     layers: frozenset[str] = frozenset()
 
 
-def declared_by(objective: Objective, patterns: Sequence[str], model: keras.Layer) -> Declared:
+def declared_by(
+    objective: Objective, patterns: Sequence[str], model: keras.Layer, others: Iterable[str] = ()
+) -> Declared:
     """The variables and layers that the patterns declare; every pattern must match one.
 
     A pattern may leave out the model's own name, which Keras numbers. `"vq/*"` declares the
@@ -45,6 +47,7 @@ def declared_by(objective: Objective, patterns: Sequence[str], model: keras.Laye
         objective: the objective, for the variables' paths.
         patterns: patterns as in `fnmatch`.
         model: the model, for the layers' paths.
+        others: paths of variables that no tape is asked for. Defaults to none.
 
     Raises:
         ArgumentError: for a pattern that matches nothing.
@@ -52,8 +55,9 @@ def declared_by(objective: Objective, patterns: Sequence[str], model: keras.Laye
     if not patterns:
         return Declared()
     variables = {parameter.path for parameter in objective.parameters if not parameter.within}
+    variables |= set(others)
     layers = {layer.path or layer.name for layer in sublayers(model) if layer is not model}
-    layers |= {path.rsplit("/", 1)[0] for path in variables}
+    layers |= {path.rsplit("/", 1)[0] for path in variables - set(others)}
     outside = {"loss", "train_step"} & set(patterns)
     known = variables | layers | outside | {f"{path}/" for path in layers}
     for pattern in patterns:

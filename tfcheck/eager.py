@@ -20,10 +20,12 @@ import tensorflow as tf
 
 from tfcheck.around import Around
 from tfcheck.batch import Batch
+from tfcheck.choices import Choices
 from tfcheck.directions import gaussian, generator, scale_of
 from tfcheck.errors import ModelError, TfcheckError, TraceError, received
 from tfcheck.graph_functions import weighted_total
 from tfcheck.internals import live_variable, sublayers
+from tfcheck.left_out import LeftOut
 from tfcheck.listening import (
     EagerCall,
     Recording,
@@ -39,6 +41,7 @@ from tfcheck.silence import dropout_held
 from tfcheck.steps import Step
 from tfcheck.tracing import functions_written_out, require_tape
 from tfcheck.unchanged import held_variables, unchanged, variables_kept
+from tfcheck.untracked import untracked_in
 
 _BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 _FIRST_STEPS = {"float64": None, "float32": 2.0**-7, "float16": 2.0**-3, "bfloat16": 2.0**-3}
@@ -84,7 +87,8 @@ class EagerObjective(Objective):
         self.received = frozenset(id(applied.variable) for applied in recording.applied)
         # What else it assigns to is not seen here.
         self.updates = bool(recording.expected and recording.applied)
-        self.left_out = self.made = ()
+        self.left_out = LeftOut(recording, recording.assigned).variables()
+        self.made = ()
         self.asked_at = tuple(call.place for call in calls)
         self.dropped = frozenset()
         self.constants = [() for _ in calls]
@@ -94,7 +98,9 @@ class EagerObjective(Objective):
         self._variables = list(live.values())
         moving = [*self._variables, *(batch.tensors[i] for i in self._float_inputs())]
         self.bits = min(_BITS.get(value.dtype.name, 53) for value in moving)
-        self.raw_variables = tuple(v for v in held_variables(step.owner) if v.trainable)
+        users = {variable: (path, None) for variable, path in recording.own_calls.users.items()}
+        self.untracked = untracked_in(recording, recording.assigned, users)
+        self.choices = Choices(recording)
         self._find(calls, unique_paths(sources))
 
     def _find(self, calls: Sequence[TapeCall], paths: dict[int, str]) -> None:
@@ -186,6 +192,7 @@ class EagerObjective(Objective):
             ),
             errors=tuple(call.error for call in recording.tape_calls),
             applied=tuple(np.asarray(a.gradient, np.float64) for a in recording.applied),
+            divisors=tuple(float(a.divisor) for a in recording.applied),
         )
 
     def aside(self, base: Base, seed: int) -> Base | None:
@@ -292,7 +299,7 @@ def listen_eagerly(step: Step, batch: Batch) -> Recording:
     recording = step.recording()
     with (
         unchanged(step.owner),
-        variables_kept(held_variables(step.owner)),
+        variables_kept(held_variables(step.owner)) as assigned,
         dropout_held(step.dropout),
         listening(recording),
         functions_written_out(),
@@ -303,7 +310,7 @@ def listen_eagerly(step: Step, batch: Batch) -> Recording:
             raise
         except Exception as error:
             raise explain(error, batch, step.source) from error
-    return recording
+    return replace(recording, assigned=assigned)
 
 
 def _how_it_was_run(why: Exception | None, precision: str) -> str:

@@ -44,8 +44,20 @@ from tfcheck.verdict import Verdict
 
 _Result = TypeVar("_Result")
 
-_PRECISION = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-_PARITY = {"float64": 1e-9, "float32": 2.5e-4, "float16": 5e-2, "bfloat16": 0.25}
+_PRECISION = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+    "float8_e4m3fn": 2.0**-4,
+    "float8_e5m2": 2.0**-3,
+}
+_PARITY = {
+    "float64": 1e-9,
+    "float32": 2.5e-4,
+    "float16": 5e-2,
+    **dict.fromkeys(("bfloat16", "float8_e4m3fn", "float8_e5m2"), 0.25),
+}
 _PARITY_SENSITIVITY = 64
 _COARSENESS = 2.0**12
 """What a loss does not resolve, in units of its rounding, beside the loudest gradient."""

@@ -203,7 +203,7 @@ def lowest_float(graph_def: Any) -> str:
         for value in node.attr.values()
         for dtype in ([value.type] if value.WhichOneof("value") == "type" else value.list.type)
     }
-    for dtype in (tf.bfloat16, tf.float16, tf.float32):
-        if dtype.as_datatype_enum in used:
-            return str(dtype.name)
+    for name in ("float8_e5m2", "float8_e4m3fn", "bfloat16", "float16", "float32"):
+        if tf.as_dtype(name).as_datatype_enum in used:
+            return name
     return "float64"

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfcheck.errors import telling_line
 from tfcheck.internals import copy_mask, is_watched, live_variable, telling_of_tapes
+from tfcheck.own_calls import OwnCalls
 from tfcheck.patching import put_in_place, threads_inherit, unreplaced
 from tfcheck.units import LOSS, Call, Division, divide
 from tfcheck.where import Place, place_here
@@ -36,6 +37,7 @@ class TapeCall:
         division: the units that the targets are computed in; None where no graph is traced.
         shares: the gradient of each tensor that the division has asked for, as for `gradients`.
         place: the line that asked; None where that is none of the user's.
+        made: how many operations the graph had when the gradients were found.
     """
 
     targets: tuple[tf.Tensor, ...]
@@ -49,18 +51,23 @@ class TapeCall:
     division: Division | None = None
     shares: tuple[tf.Tensor | None, ...] = ()
     place: Place | None = None
+    made: int = 0
 
 
 @dataclass(frozen=True)
 class Applied:
     """One gradient as handed to an optimizer, as a dense tensor, and the variable it was for.
 
-    The place is the line that handed it over; None where that is none of the user's.
+    Attributes:
+        gradient: the gradient.
+        variable: the variable.
+        divisor: what that optimizer divides it by: a number, or a tensor of the graph.
+        place: the line that handed it over; None where that is none of the user's.
     """
 
     gradient: tf.Tensor
     variable: Any
-    optimizer: Any
+    divisor: Any = 1.0
     place: Place | None = None
 
 
@@ -76,12 +83,16 @@ class Recording:
             that records knows what they were computed from.
         applied: what the optimizers were given.
         loss_scales: scaled losses, each with the loss before.
+        scaling: the optimizers that scale losses, and whether each was built when it did.
         known: the model's Keras variables by the identity of the `tf.Variable` behind each, which
             a step may use in its place.
         expected: variables that the step is expected to differentiate for.
-        uses_loss_objects: whether a `keras.losses.Loss` was called, such as the compiled one.
         tapes: each tape that was used in a graph, by identity, and while which operations.
-        reached: those of them that a tape reaches, by identity, whether or not it was asked.
+        reached: trainable variables that a tape reaches and was not asked for, by identity.
+        owner: the model or layer that the step belongs to.
+        own_calls: the calls of layers that the step itself makes, and who reads which variable.
+        assigned: in an eager run, what is assigned to, by the identities of the handles.
+        compiled: what `compute_loss` and the losses that the model is compiled with gave.
     """
 
     tape_calls: list[TapeCall] = field(default_factory=list)
@@ -90,14 +101,19 @@ class Recording:
     gates: dict[str, bool] = field(default_factory=dict)
     applied: list[Applied] = field(default_factory=list)
     loss_scales: list[tuple[tf.Tensor, tf.Tensor]] = field(default_factory=list)
+    scaling: list[tuple[Any, bool]] = field(default_factory=list)
     known: Mapping[int, Any] = field(default_factory=dict)
     expected: tuple[Any, ...] = ()
-    uses_loss_objects: bool = False
     tapes: dict[int, tuple[Any, list[tuple[int, int | None]]]] = field(default_factory=dict)
     reached: dict[int, Any] = field(default_factory=dict)
+    owner: Any = None
+    own_calls: OwnCalls = field(default_factory=OwnCalls)
+    assigned: set[int] = field(default_factory=set)
+    compiled: list[Any] = field(default_factory=list)
 
     def records(self, tape: tf.GradientTape, *, on: bool) -> None:
-        """Note that a tape begins or ceases to record, where a graph is traced."""
+        """Note that a tape begins or ceases to record."""
+        self.own_calls.tape(tape, records=on)
         if tf.executing_eagerly():
             return
         _, spans = self.tapes.setdefault(id(tape), (tape, []))
@@ -121,14 +137,17 @@ class Recording:
         return self.graph is not None and tf.compat.v1.get_default_graph() is self.graph
 
     @contextlib.contextmanager
-    def calling(self, path: str, backward_of: Call | None = None) -> Iterator[None]:
+    def calling(
+        self, path: str, *, tracked: bool = False, backward_of: Call | None = None
+    ) -> Iterator[None]:
         """Note that what is made in the block belongs to a call of a layer or a loss.
 
         Args:
             path: the layer's path, or that of a loss.
+            tracked: whether the layer is one of the model's. Defaults to False.
             backward_of: the call of which it is a backward pass. Defaults to None.
         """
-        call = Call(path, self.graph.version, backward_of=backward_of)
+        call = Call(path, self.graph.version, tracked=tracked, backward_of=backward_of)
         self.calls.append(call)
         try:
             yield
@@ -157,6 +176,14 @@ class Recording:
                 leaves[handles[id(handle)].name] = source
         return divide(self.graph, self.calls, self.gates, tensors, leaves)
 
+    def note_reached(self, variables: Sequence[Any], gradients: Sequence[Any]) -> None:
+        """Note which variables a tape reaches that it was not asked for."""
+        self.reached |= {
+            id(variable): variable
+            for variable, gradient in zip(variables, gradients, strict=True)
+            if gradient is not None
+        }
+
     def known_as(self, variable: Any) -> Any:
         """The model's Keras variable, where this is the `tf.Variable` behind one."""
         return self.known.get(id(variable), variable)
@@ -180,6 +207,7 @@ def listening(recording: Recording) -> Iterator[None]:
         put(tf.GradientTape, "stop_recording", _recording_pauses(recording))
         put(keras.Model, "compute_metrics", lambda _: lambda *_args, **_options: {})
         put(base, "apply_gradients", lambda _: _recorded_apply_gradients)
+        put(keras.Model, "compute_loss", _noted_compiled(recording))
         put(keras.losses.Loss, "__call__", _noted_loss(recording))
         put(keras.Layer, "__call__", _gated_layer(recording))
         put(*telling_of_tapes(), _noted_backward(recording))
@@ -210,31 +238,29 @@ def _recorded_gradient(recording: Recording) -> _Replacement:
             output_gradients: Any = None,
             unconnected_gradients: Any = _NONE,
         ) -> Any:
-            asked = [recording.known_as(s) for s in tf.nest.flatten(sources) if is_variable(s)]
+            known = list(map(recording.known_as, tf.nest.flatten(sources)))
+            asked = [source for source in known if _has_slope(source)]
             division = recording.division(target, asked) if asked else None
             behind = [] if division is None else list(division.behind)
             connected = unconnected_gradients in (_NONE, _NONE.value)
-            others = _unasked(recording, sources) if connected else []
+            others = _unasked(recording, self, known) if asked and connected else []
             raised = ""
             try:
-                result, shares, to_others = original(
-                    self,
-                    target,
-                    [sources, behind, others],
-                    output_gradients,
-                    unconnected_gradients,
+                result, shares, to_others = _with_others(
+                    lambda wanted: original(
+                        self, target, wanted, output_gradients, unconnected_gradients
+                    ),
+                    [sources, behind],
+                    others,
                 )
                 found = tf.nest.flatten(result, expand_composites=False)
             except Exception as error:  # noqa: BLE001 - a finding; the step goes on with zeros
                 raised = what_raised(error)
                 result = tf.nest.map_structure(tf.zeros_like, sources)
-                found, shares = [None] * len(tf.nest.flatten(sources)), []
+                found, shares = [None] * len(known), []
                 to_others, division = [None] * len(others), None
-            recording.reached |= {
-                id(variable): variable
-                for variable, gradient in zip(others, to_others, strict=True)
-                if gradient is not None
-            }
+            recording.note_reached(others, to_others)
+            made = recording.graph.version if recording.tracing else 0
             pairs = _pairs(recording, sources, found)
             if pairs:
                 call = _tape_call(pairs, target, output_gradients)
@@ -246,6 +272,7 @@ def _recorded_gradient(recording: Recording) -> _Replacement:
                         division=division,
                         shares=tuple(map(_dense, shares)),
                         place=place_here(),
+                        made=made,
                     )
                 )
             return result
@@ -260,10 +287,28 @@ def _dense(gradient: Any) -> tf.Tensor | None:
     return None if gradient is None else tf.convert_to_tensor(gradient)
 
 
-def _unasked(recording: Recording, sources: Any) -> list[Any]:
-    """The variables that the step is expected to differentiate for, and does not here."""
-    asked = {id(recording.known_as(source)) for source in tf.nest.flatten(sources)}
-    return [variable for variable in recording.expected if id(variable) not in asked]
+def _unasked(recording: Recording, tape: tf.GradientTape, asked: Sequence[Any]) -> list[Any]:
+    """The trainable variables that a tape sees, or that it ought to be asked for, and is not."""
+    seen = map(recording.known_as, tape.watched_variables())
+    known = {id(variable) for variable in asked}
+    others = {id(variable): variable for variable in (*recording.expected, *seen)}
+    return [
+        variable
+        for variable in others.values()
+        if id(variable) not in known and variable.trainable and _has_slope(variable)
+    ]
+
+
+def _with_others(
+    ask: Callable[[Any], Sequence[Any]], asked: list[Any], others: list[Any]
+) -> Sequence[Any]:
+    """What a tape gives for what it is asked for, and for others, where it can."""
+    try:
+        return ask([*asked, others])
+    except Exception:
+        if not others:
+            raise
+        return [*ask([*asked, []])[:-1], [None] * len(others)]
 
 
 def _pairs(recording: Recording, sources: Any, found: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -271,7 +316,7 @@ def _pairs(recording: Recording, sources: Any, found: Sequence[Any]) -> list[tup
     return [
         (recording.known_as(source), _dense(gradient))
         for source, gradient in zip(tf.nest.flatten(sources), found, strict=True)
-        if is_variable(source)
+        if _has_slope(recording.known_as(source))
     ]
 
 
@@ -349,14 +394,23 @@ def _recorded_apply(recording: Recording) -> Callable[..., None]:
     def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
         # Without variables the gradients are for those the optimizer was built with.
         variables = trainable_variables or getattr(self, "_trainable_variables", ())
-        place = place_here()
+        divisor, place = _divisor(self), place_here()
         recording.applied += [
-            Applied(tf.convert_to_tensor(gradient), recording.known_as(variable), self, place)
+            Applied(tf.convert_to_tensor(gradient), recording.known_as(variable), divisor, place)
             for gradient, variable in zip(grads, variables, strict=False)
             if gradient is not None
         ]
 
     return apply
+
+
+def _divisor(optimizer: Any) -> Any:
+    """What an optimizer divides gradients by before it applies them, 1 for nothing."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        # Built at its first use, and only then is there a variable.
+        built = optimizer.built
+        return tf.convert_to_tensor(optimizer.dynamic_scale) if built else optimizer.initial_scale
+    return getattr(optimizer, "loss_scale_factor", None) or 1.0
 
 
 def _recorded_apply_gradients(self: Any, grads_and_vars: Any, **_options: Any) -> None:
@@ -368,11 +422,25 @@ def _recorded_apply_gradients(self: Any, grads_and_vars: Any, **_options: Any) -
 def _noted_loss(recording: Recording) -> _Replacement:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *args: Any, **options: Any) -> Any:
-            recording.uses_loss_objects = True
             with recording.calling(LOSS) if recording.tracing else contextlib.nullcontext():
-                return original(self, *args, **options)
+                loss = original(self, *args, **options)
+            if any(self is own for own in tf.nest.flatten(getattr(recording.owner, "loss", None))):
+                recording.compiled.append(loss)
+            return loss
 
         return call
+
+    return make
+
+
+def _noted_compiled(recording: Recording) -> _Replacement:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def compute_loss(self: keras.Model, *args: Any, **options: Any) -> Any:
+            loss = original(self, *args, **options)
+            recording.compiled.append(loss)
+            return loss
+
+        return compute_loss
 
     return make
 
@@ -385,6 +453,10 @@ def _gated_layer(recording: Recording) -> _Replacement:
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+            with recording.own_calls.within(self, args, kwargs):
+                return gated(self, *args, **kwargs)
+
+        def gated(self: keras.Layer, *args: Any, **kwargs: Any) -> Any:
             if not recording.tracing:
                 return original(self, *args, **kwargs)
             gates: dict[int, tf.Tensor] = {}
@@ -392,7 +464,8 @@ def _gated_layer(recording: Recording) -> _Replacement:
             for gate in gates.values():
                 names = (gate.op.name, gate.op.inputs[0].op.name)
                 recording.gates |= dict.fromkeys(names, is_watched(gate))
-            with recording.calling(self.path or self.name):
+            path, tracked = self.path or self.name, recording.own_calls.knows(self)
+            with recording.calling(path, tracked=tracked):
                 return original(self, *args, **kwargs)
 
         return call
@@ -458,6 +531,7 @@ def _recorded_scale(recording: Recording) -> _Replacement:
             scaled = original(self, loss)
             if scaled is not loss:
                 recording.loss_scales.append((scaled, loss))
+                recording.scaling.append((self, bool(self.built)))
             return scaled
 
         return scale_loss
@@ -526,10 +600,15 @@ def differentiated(
     weights = weights or [_cotangent(target, place) for place, target in enumerate(targets)]
     division = recording.division(targets, sources)
     behind = () if division is None else division.behind
+    others = _unasked(recording, tape, sources)
     raised = ""
     try:
-        asked = [list(map(live_variable, sources)), list(behind)]
-        gradients, shares = differentiate(tape, targets, asked, weights)
+        gradients, shares, to_others = _with_others(
+            lambda asked: differentiate(tape, targets, asked, weights),
+            [list(map(live_variable, sources)), list(behind)],
+            others,
+        )
+        recording.note_reached(others, to_others)
     except Exception as error:  # noqa: BLE001 - whatever a tape raises is a finding
         raised = what_raised(error)
         gradients, shares, division = (None,) * len(sources), (), None
@@ -574,3 +653,16 @@ def _cotangent(output: tf.Tensor, position: int) -> tf.Tensor:
 def is_variable(value: Any) -> bool:
     """Whether this is a Keras or TensorFlow variable."""
     return isinstance(value, keras.Variable | tf.Variable)
+
+
+def is_overwritten(variable: Any) -> bool:
+    """Whether Keras puts what the tape gives for a variable in its place.
+
+    That is its next value, such as the scale of numbers in eight bits, and no slope.
+    """
+    return bool(getattr(variable, "overwrite_with_gradient", False))
+
+
+def _has_slope(source: Any) -> bool:
+    """Whether a source of a tape is a variable, and what the tape gives for it a derivative."""
+    return is_variable(source) and not is_overwritten(source)

@@ -130,27 +130,64 @@ def downstream(nodes: Iterable[Any], sources: Set[str]) -> set[str]:
     return found
 
 
-def meets(nodes: Sequence[Any], carried: Set[str], others: Set[str]) -> bool:
-    """Whether a value meets, in the first operation that computes with it, what comes from others.
+def meets(nodes: Sequence[Any], carried: Set[str], others: Set[str], given: Set[str]) -> bool:
+    """Whether a value, or what follows from it alone, is first met by what comes from others.
 
     Args:
         nodes: the nodes, in program order.
         carried: names of the nodes that hold the value.
         others: names of the nodes that the others come from.
+        given: names of all nodes that something comes from.
     """
     from_others = downstream(nodes, others)
+    from_elsewhere = downstream(nodes, given - carried)
     carriers = set(carried)
     for node in nodes:
         inputs = {ref.split(":")[0] for ref in node.input}
         if inputs & carriers:
             if inputs & from_others:
                 return True
-            if node.op in _CARRYING:
+            if not inputs & from_elsewhere:
                 carriers.add(node.name)
     return False
 
 
-_CARRYING = frozenset({"Identity", "Cast", "Reshape", "ExpandDims"})
+def assigned_in(graph_def: Any) -> set[str]:
+    """The names of the nodes of a graph that hold variables which something assigns to.
+
+    Those that a function assigns to, such as a branch or the body of a loop, are among them.
+    """
+    bodies = {function.signature.name: function for function in graph_def.library.function}
+    known: dict[str, set[int]] = {}
+
+    def changed_by(name: str) -> set[int]:
+        """The positions of the arguments that a function assigns to."""
+        if name in bodies and name not in known:
+            known[name] = set()
+            arguments = [argument.name for argument in bodies[name].signature.input_arg]
+            changed = changed_among(bodies[name].node_def)
+            known[name] = {i for i, argument in enumerate(arguments) if argument in changed}
+        return known.get(name, set())
+
+    def changed_among(nodes: Iterable[Any]) -> set[str]:
+        changed: set[str] = set()
+        for node in nodes:
+            inputs = [ref.split(":")[0] for ref in node.input]
+            if node.op.startswith(_ASSIGNING):
+                changed.add(inputs[0])
+            before = 1 if node.op in _CHOOSING else 0
+            for name in called_functions(node):
+                changed |= {
+                    inputs[before + i] for i in changed_by(name) if before + i < len(inputs)
+                }
+        return changed
+
+    return changed_among(graph_def.node)
+
+
+_ASSIGNING = ("Assign", "ResourceScatter", "ResourceApply", "ResourceSparseApply")
+_CHOOSING = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
+"""Operations whose first input chooses among functions that get the others."""
 
 
 def reachable(nodes: Mapping[str, Any], wanted: Iterable[str]) -> list[Any]:

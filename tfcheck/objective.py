@@ -7,7 +7,7 @@ touching the model: variables, data and captured constants are all inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from tfcheck.apart_at import ApartAt
 from tfcheck.around import Around
 from tfcheck.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.batch import Batch
+from tfcheck.choices import Choices
 from tfcheck.constants import constants_of
 from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.directions import gaussian, generator, scale_of
@@ -35,8 +36,9 @@ from tfcheck.graph_functions import (
 )
 from tfcheck.ids import only_names
 from tfcheck.internals import live_variable, variable_spec
+from tfcheck.left_out import LeftOut
 from tfcheck.listening import Recording, TapeCall, is_variable
-from tfcheck.nodes import all_nodes, meets, reachable
+from tfcheck.nodes import all_nodes, assigned_in, reachable
 from tfcheck.point import BATCH, NUDGE, Base, Parameter, as_floats, elsewhere, spread
 from tfcheck.promotion import PureGraph, purify
 from tfcheck.refusals import does_not_run
@@ -44,6 +46,7 @@ from tfcheck.sources import Leaves, UndividedError
 from tfcheck.taking import require_nothing_taken
 from tfcheck.together import Promoted
 from tfcheck.tracing import TracedStep
+from tfcheck.untracked import untracked_in, users_in
 
 Array = npt.NDArray[np.float64]
 
@@ -70,10 +73,8 @@ class Objective:
         samples: for each loss of the step the operations that draw from distributions which are
             learnt, `""` for none.
         lowest: lowest floating precision in the step as trained, such as `"float16"`.
-        raw_variables: the trainable `tf.Variable` objects that the step reads, those behind Keras
-            variables among them.
+        untracked: the variables that the step computes with and that are no weights of the model.
         apart: for each loss its units by themselves; None where they cannot be told apart.
-        uses_loss_objects: whether a `keras.losses.Loss` is called, such as the compiled one.
         applied: what the optimizers are given in the traced graph, in the order of their calls.
         received: the variables, by identity, that an optimizer is given a gradient for.
         made: variables that the step makes when it first runs; where there are any, the next one
@@ -83,10 +84,10 @@ class Objective:
         constants: for each loss the tensors that its tape takes for constant, since they were made
             while it did not record.
         dropped: those losses of the step whose gradients nothing in it makes use of.
-        left_out: trainable variables that a tape is not asked for, though they stand in one line
-            with those that it is asked for.
+        left_out: trainable variables that a loss depends on, and that no tape is asked for.
         asked_at: for each loss of the step the line that asks its tape for gradients; None where
             that is none of the user's.
+        choices: what the step chooses to do beside.
         evaluations: how often a loss was evaluated.
         deadline: when evaluating it has to end; no point is evaluated after that.
         precision: the precision in which losses are evaluated.
@@ -115,7 +116,6 @@ class Objective:
         self.evaluations = 0
         self._calls = list(recording.tape_calls)
         self.asked_at = tuple(call.place for call in recording.tape_calls)
-        self.uses_loss_objects = recording.uses_loss_objects
         self.received = frozenset(id(applied.variable) for applied in recording.applied)
         self.applied = [
             applied
@@ -146,9 +146,9 @@ class Objective:
             if outside is variable.handle
         }
         graph_def = traced.function.graph.as_graph_def()
-        self.raw_variables = tuple(
-            variable for variable in traced.function.graph.variables if variable.trainable
-        )
+        names_assigned = assigned_in(graph_def) if recording.reached else set()
+        assigned = {id(o) for o, p in traced.captures if p.op.name in names_assigned}
+        self.untracked = untracked_in(recording, assigned, users_in(traced))
         self.updates = bool(recording.expected) and not _assigns_out_of_sight(graph_def)
         self.lowest = lowest_float(graph_def)
         self.constants = constants_of(
@@ -158,18 +158,25 @@ class Objective:
         self._graph_def = graph_def
         self._as_trained = AsTrained(graph_def, self._names, self._specs, self._calls)
         self._find_parameters()
-        self.left_out = self._in_series(recording.reached.values())
+        self.left_out = self._left_out(recording, assigned)
+        self.choices = Choices(recording)
+
+    def _fetches(self, others: Iterable[tf.Tensor | None]) -> list[str]:
+        """The tensors of the traced graph that are wanted, besides others."""
+        calls = self._calls
+        fetches = [tensor.name for call in calls for tensor in _tensors(call)]
+        fetches += [tensor.name for tensor in others if tensor is not None]
+        fetches += [applied.gradient.name for applied in self.applied]
+        fetches += [a.divisor.name for a in self.applied if tf.is_tensor(a.divisor)]
+        fetches += [weight.name for call in calls for weight in call.weights]
+        return fetches + [tensor.name for call in calls for tensor in _of_units(call)]
 
     def _build(self, graph_def: Any, unscaled: Sequence[tf.Tensor | None]) -> None:
         """Import the float64 graph."""
         calls = self._calls
         cut_at = [source for call in calls for source in call.sources if not is_variable(source)]
         cut_at += [tensor for constants in self.constants for tensor in constants]
-        fetches = [tensor.name for call in calls for tensor in _tensors(call)]
-        fetches += [tensor.name for tensor in (*cut_at, *unscaled) if tensor is not None]
-        fetches += [applied.gradient.name for applied in self.applied]
-        fetches += [weight.name for call in calls for weight in call.weights]
-        fetches += [tensor.name for call in calls for tensor in _of_units(call)]
+        fetches = self._fetches([*cut_at, *unscaled])
         pure = purify(graph_def, self._specs, fetches, sources=[tensor.name for tensor in cut_at])
         self._tensors = pure.tensors
         self.islands, self.random_ops = pure.islands, pure.random_ops
@@ -220,6 +227,11 @@ class Objective:
             return {
                 "losses": losses,
                 "applied": [new(applied.gradient) for applied in self.applied],
+                "divisors": [
+                    tf.cast(new(d) if tf.is_tensor(d) else d, tf.float64)
+                    for applied in self.applied
+                    for d in [applied.divisor]
+                ],
                 "factors": [
                     [tf.cast(new(weight), tf.float64) for weight in call.weights]
                     for call in calls[: self.steps]
@@ -441,28 +453,13 @@ class Objective:
                 parameters.append(Parameter(source, paths[id(source)], loss, tuple(inputs), number))
         self.parameters = tuple(parameters)
 
-    def _in_series(self, variables: Iterable[Any]) -> tuple[Any, ...]:
-        """Those that act on what others make that are differentiated for, or they on them.
-
-        A teacher's or a target network's variables stand beside those, and do not.
-        """
-        reached = list(variables)
-        if not reached:
+    def _left_out(self, recording: Recording, assigned: Set[int]) -> tuple[Any, ...]:
+        if not recording.reached:
             return ()
         targets = [name for of_loss in self._targets[: self.steps] for name in of_loss]
         forward = reachable(self._nodes, targets)
-        asked = {
-            self._names[self._inputs[parameter.inputs[0]]]
-            for parameter in self.parameters
-            if parameter.loss < self.steps and parameter.inputs
-        }
         placeholder_of = {id(outside): p.op.name for outside, p in self._captured}
-
-        def in_series(variable: Any) -> bool:
-            own = {placeholder_of.get(id(live_variable(variable).handle), "")}
-            return meets(forward, own, asked) or meets(forward, asked, own)
-
-        return tuple(filter(in_series, reached))
+        return LeftOut(recording, assigned, forward, placeholder_of).variables()
 
     def at(self, batch: Batch) -> Base:
         """Evaluate losses and analytic gradients where the model stands now, on a batch.
@@ -508,6 +505,7 @@ class Objective:
             errors=tuple(errors),
             coarse=frozenset(coarse),
             applied=tuple(map(as_floats, found["applied"])),
+            divisors=tuple(map(float, found["divisors"])),
             factors=_with_inverses(found["factors"]),
             gradients_as_trained=trained.gradients,
             units=found.get("units", {}),
@@ -547,6 +545,7 @@ class Objective:
             ),
             errors=found["errors"],
             applied=tuple(map(as_floats, found["applied"])),
+            divisors=base.divisors,
             factors=_with_inverses(found["factors"]),
         )
 
@@ -635,7 +634,7 @@ class Objective:
         except tf.errors.OpError as error:
             raise does_not_run(error, self.source) from failure
         point = (*inputs, *found["held"])
-        found["gradients"], found["applied"], found["factors"] = [], [], []
+        found |= {"gradients": [], "applied": [], "divisors": [], "factors": []}
         for loss, call in enumerate(self._calls):
             try:
                 found["gradients"].append(self._function("gradients", loss)(point))

@@ -71,6 +71,7 @@ class Base:
         errors: for each loss what its tape raised in place of gradients, `""` for nothing.
         coarse: the losses whose gradients have no float64 form, and are those that train.
         applied: what the optimizers were given, in the order of their calls.
+        divisors: what the optimizers divide each of these by.
         factors: for each loss of the step the scalars that it was last multiplied with, or, as
             their inverse, divided by.
         gradients_as_trained: the gradient of each parameter of the step's own losses in the
@@ -87,6 +88,7 @@ class Base:
     errors: tuple[str, ...]
     coarse: frozenset[int] = frozenset()
     applied: tuple[Array, ...] = ()
+    divisors: tuple[float, ...] = ()
     gradients_as_trained: tuple[Trained | None, ...] = ()
     factors: tuple[tuple[float, ...], ...] = ()
     units: Mapping[str, tf.Tensor] = field(default_factory=dict)

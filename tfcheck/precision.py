@@ -22,7 +22,10 @@ FLOAT = tf.float32.as_datatype_enum
 COMPLEX = tf.complex64.as_datatype_enum
 
 
-HALVES = frozenset(dtype.as_datatype_enum for dtype in (tf.float16, tf.bfloat16))
+HALVES = frozenset(
+    tf.as_dtype(name).as_datatype_enum
+    for name in ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+)
 
 
 HIGH = {

@@ -6,10 +6,10 @@ Two things happen to a `GraphDef`, in one pass over its nodes and those of its f
   variable's value; reads become references to it. An assignment changes what later reads see and
   nothing else, so nothing live can be changed by running the result. As for `tf.GradientTape`, an
   assigned value is a leaf of its own (a *cut*): no derivative flows through an assignment.
-- **Floats are promoted.** float16, bfloat16 and float32 become float64, and complex64 becomes
-  complex128, in attributes, constants and function signatures. An operation that has no float64
-  form stays as it is, an *island* between casts. Operations that draw random numbers stay too:
-  their float64 streams differ.
+- **Floats are promoted.** float8, float16, bfloat16 and float32 become float64, and complex64
+  becomes complex128, in attributes, constants and function signatures. An operation that has no
+  float64 form stays as it is, an *island* between casts. Operations that draw random numbers stay
+  too: their float64 streams differ.
 
 Control dependencies are dropped: printing, assertions and state updates are no part of the loss.
 """
@@ -54,6 +54,7 @@ from tfcheck.precision import (
     promote_constant,
     raised,
 )
+from tfcheck.saturation import unsaturated
 
 _CALLS = {
     "PartitionedCall": (("f",), "Tin", "Tout", 0),
@@ -358,6 +359,8 @@ class _Body:
             )
         if self._fix_draw(node, inputs):
             return
+        if node.op == "Cast" and self.program.promote:
+            inputs[0] = unsaturated(self.nodes, inputs[0], node.attr["DstT"].type)
         new = copy_node(node, inputs)
         if not self.program.promote:
             self._keep_functions(new)

@@ -39,6 +39,7 @@ REASONS = (
     "misapplied",
     "other_loss",
     "untrained",
+    "untracked",
     "compiled",
 )
 

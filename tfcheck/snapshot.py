@@ -15,7 +15,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -50,6 +50,9 @@ _MAKERS = ("argparse.", "keras.", "tensorflow.python.trackable.data_structures."
 """Parts of them that make objects whose attributes are a user's: layers, namespaces."""
 
 
+_Kind = TypeVar("_Kind")
+
+
 class Snapshot:
     """What can be reached from some objects.
 
@@ -64,8 +67,9 @@ class Snapshot:
     def __init__(self, roots: Iterable[Any]) -> None:
         self.iterators: list[tuple[dict[str, Any], str]] = []
         self._kept: list[Kept] = []
+        self._seen: dict[int, Any] = {}
         ways: dict[type, tuple[_Way, ...]] = {}
-        seen: dict[int, Any] = {}  # holds the objects, so that no two have the same identity
+        seen = self._seen  # holds the objects, so that no two have the same identity
         waiting = list(roots)
         while waiting:
             item = waiting.pop()
@@ -84,6 +88,10 @@ class Snapshot:
                         self.iterators += found.iterators()
                     else:
                         waiting.append(found)
+
+    def instances(self, kind: type[_Kind]) -> list[_Kind]:
+        """The objects of a class among all that can be reached."""
+        return [item for item in self._seen.values() if isinstance(item, kind)]
 
     def put_back(self) -> None:
         """Make everything what it was."""

@@ -16,7 +16,8 @@ import tensorflow as tf
 from tfcheck.batch import Batch
 from tfcheck.errors import TraceError
 from tfcheck.internals import copy_mask, live_variable, recorded_losses, sublayers
-from tfcheck.listening import EagerCall, Recording, cut, differentiated, is_float
+from tfcheck.listening import EagerCall, Recording, cut, differentiated, is_float, is_overwritten
+from tfcheck.own_calls import OwnCalls
 
 LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
 
@@ -57,8 +58,15 @@ class Step:
     def recording(self) -> Recording:
         """An empty recording, which knows what to listen for."""
         return Recording(
-            known={id(live_variable(variable)): variable for variable in self.owner.variables},
+            known={
+                id(part): variable
+                for variable in self.owner.variables
+                for live in [live_variable(variable)]
+                for part in (live, *getattr(live, "values", ()))  # one for each replica
+            },
             expected=tuple(self.owner.trainable_variables) if self.own else (),
+            owner=self.owner,
+            own_calls=OwnCalls(self.owner),
         )
 
 
@@ -161,7 +169,8 @@ def layer_step(
         given = [leaf for leaf in flat if is_float(leaf)]
         targets = [*given, *(loss for loss in added if is_float(loss))]
         weights = _weights(output_gradients, given, len(targets))
-        sources = [*inputs, *layer.trainable_variables]
+        variables = [v for v in layer.trainable_variables if not is_overwritten(v)]
+        sources = [*inputs, *variables]
         if not targets or not sources:
             raise TraceError(
                 "A layer must have a float output, and a float input or a trainable variable. "
@@ -172,7 +181,7 @@ def layer_step(
             f"{path}/input" if len(inputs) == 1 else f"{path}/input_{position}"
             for position in range(len(inputs))
         ]
-        names += [variable.path for variable in layer.trainable_variables]
+        names += [variable.path for variable in variables]
         recording.tape_calls[:] = [
             differentiated(recording, tape, targets, sources, names, weights=weights)
         ]

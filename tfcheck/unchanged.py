@@ -162,16 +162,21 @@ def _made() -> Iterator[list[tf.Variable]]:
 
 
 @contextlib.contextmanager
-def variables_kept(variables: Iterable[tf.Variable] = ()) -> Iterator[None]:
+def variables_kept(variables: Iterable[tf.Variable] = ()) -> Iterator[set[int]]:
     """Put back the values of variables, and of any others that Python assigns to in this thread.
 
     Args:
         variables: those that operations alone may change. Defaults to none.
+
+    Returns:
+        What Python has assigned to by the end, by the identities of the variables' handles.
     """
+    assigned: set[int] = set()
     before = [(variable, tf.identity(variable)) for variable in variables]
     held = {id(variable) for variable, _ in before}
 
     def note(variable: Any) -> None:
+        assigned.add(id(variable.handle))
         if tf.executing_eagerly() and id(variable) not in held:
             held.add(id(variable))
             before.append((variable, tf.identity(variable)))
@@ -186,7 +191,7 @@ def variables_kept(variables: Iterable[tf.Variable] = ()) -> Iterator[None]:
                 put_in_place(undo, VARIABLE_KIND, name, _noted(note))
             of_state = _noted(lambda generator: note(generator.state))
             put_in_place(undo, tf.random.Generator, "skip", of_state)
-            yield
+            yield assigned
     finally:
         _to_the_end(put_back)
 

@@ -39,12 +39,14 @@ class Call:
         path: the layer's Keras path; `LOSS` for a loss object.
         start: position of its first operation.
         end: position after its last one; None while it goes on.
+        tracked: whether the layer is one of the model's.
         backward_of: the call that this is a backward pass of, and belongs to; None for none.
     """
 
     path: str
     start: int
     end: int | None = None
+    tracked: bool = False
     backward_of: Call | None = None
 
 

@@ -25,7 +25,12 @@ from tfcheck.judge import Judgement, judge_score
 from tfcheck.point import Base
 from tfcheck.verdict import Verdict
 
-_ROUNDING = {"float64": 1e-9, "float32": 1e-4, "float16": 5e-2, "bfloat16": 0.25}
+_ROUNDING = {
+    "float64": 1e-9,
+    "float32": 1e-4,
+    "float16": 5e-2,
+    **dict.fromkeys(("bfloat16", "float8_e4m3fn", "float8_e5m2"), 0.25),
+}
 """How far two ways of rounding may move a gradient in each precision."""
 
 _MORE_ROUNDING = 8

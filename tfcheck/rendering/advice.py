@@ -18,7 +18,7 @@ def advice(report: GradientReport) -> tuple[str, ...]:
     Returns:
         Sentences with names in backticks; none where everything passes.
     """
-    return (*_on_verdict(report), *_on_precision(report))
+    return (*_on_verdict(report), *_on_untracked(report), *_on_precision(report))
 
 
 def _on_verdict(report: GradientReport) -> tuple[str, ...]:
@@ -50,6 +50,19 @@ def _on_the_step(report: GradientReport) -> tuple[str, ...]:
     return (f"{_IN_THE_STEP}. {_BESIDE}",)
 
 
+def _on_untracked(report: GradientReport) -> tuple[str, ...]:
+    found = [variable for variable in report.variables if variable.reason == "untracked"]
+    if not found:
+        return ()
+    layers = _some([f"`{_short(path)}`" for path in dict.fromkeys(v.layer for v in found)])
+    keep = (
+        f"Weights that are none of the model's are used in {layers}. Keep the layer that owns them "
+        "in an attribute of a layer or of the model, where Keras looks for weights, or create them "
+        "with `add_weight`."
+    )
+    return (keep,)
+
+
 _FOR_A_TEST = (
     'For a unit test that fails until it is mended, call `report.reproduce("tests")` on this '
     "report, or run `tfcheck audit` with `--reproduce tests`."
@@ -62,7 +75,8 @@ _BESIDE = "What was found stands beside each variable."
 
 
 def _on_suspicion(report: GradientReport) -> tuple[str, ...]:
-    suspects = [v for v in _with(report, Verdict.SUSPECT) if v.reason not in OF_THE_STEP]
+    of_others = (*OF_THE_STEP, "untracked")
+    suspects = [v for v in _with(report, Verdict.SUSPECT) if v.reason not in of_others]
     in_between = [v for v in suspects if v.score > report.settings.thresholds.okay]
     steps = [_at_the_culprits(report)] if len(in_between) < len(suspects) else []
     if in_between:

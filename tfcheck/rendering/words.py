@@ -34,6 +34,7 @@ REASON_NAMES = {
     "misapplied": "misapplied",
     "other_loss": "other loss",
     "untrained": "untrained",
+    "untracked": "untracked",
     "compiled": "under XLA",
 }
 
@@ -51,6 +52,7 @@ REASON_SENTENCES = {
     "misapplied": "The tape's gradient is not what the optimizer receives.",
     "other_loss": "What is trained is nearly, but not quite, the loss the model is compiled with.",
     "untrained": "The loss depends on it, but the training step does not train it.",
+    "untracked": "A layer computes with it, but it is no weight of the model.",
     "compiled": "It is right without XLA, but fit compiles the step with XLA.",
 }
 
