@@ -192,8 +192,9 @@ def frozen_paths(model: keras.Model) -> tuple[str, ...]:
 
 
 def untouched_notes(model: keras.Model, objective: Objective) -> tuple[str, ...]:
-    """Say which trainable variables no tape differentiates."""
+    """Say which trainable variables no tape differentiates, but for those with a finding of it."""
     seen = {id(parameter.variable) for parameter in objective.parameters}
+    seen |= {id(variable) for variable in objective.left_out}
     missed = [variable.path for variable in model.trainable_variables if id(variable) not in seen]
     known = {id(live_variable(variable)) for variable in model.variables}
     known |= {id(live_variable(parameter.variable)) for parameter in objective.parameters}

@@ -129,16 +129,15 @@ class Objective:
             *(tensor.op.name for tensor in traced.placeholders),
             *(placeholder.op.name for _, placeholder in traced.captures),
         ]
-        names = {id(v.handle): v.name for v in traced.function.graph.variables}
+        behind = {id(v.handle): v for v in traced.function.graph.variables}
         self._labels = {
             **{tensor.op.name: f"{BATCH}{i}" for i, tensor in enumerate(traced.placeholders)},
-            **{p.op.name: names[id(o)] for o, p in traced.captures if id(o) in names},
+            **{p.op.name: behind[id(o)].name for o, p in traced.captures if id(o) in behind},
         }
         self._paths = {
-            placeholder.name: name_of_variable(recording.known_as(variable))
-            for variable in traced.function.graph.variables
+            placeholder.name: name_of_variable(recording.known_as(behind[id(outside)]))
             for outside, placeholder in traced.captures
-            if outside is variable.handle
+            if id(outside) in behind
         }
         graph_def = traced.function.graph.as_graph_def()
         self.raw_variables = tuple(
