@@ -46,6 +46,7 @@ from tfcheck.sources import Leaves, UndividedError
 from tfcheck.taking import require_nothing_taken
 from tfcheck.together import Promoted
 from tfcheck.tracing import TracedStep
+from tfcheck.units import before_all
 from tfcheck.untracked import untracked_in, users_in
 
 Array = npt.NDArray[np.float64]
@@ -123,6 +124,7 @@ class Objective:
             if applied.gradient.graph is traced.function.graph
         ]
         self._captured = traced.captures
+        self._layer_calls = recording.calls
         self._specs = {
             placeholder.op.name: spec
             for outside, placeholder in traced.captures
@@ -134,16 +136,15 @@ class Objective:
             *(tensor.op.name for tensor in traced.placeholders),
             *(placeholder.op.name for _, placeholder in traced.captures),
         ]
-        names = {id(v.handle): v.name for v in traced.function.graph.variables}
+        behind = {id(v.handle): v for v in traced.function.graph.variables}
         self._labels = {
             **{tensor.op.name: f"{BATCH}{i}" for i, tensor in enumerate(traced.placeholders)},
-            **{p.op.name: names[id(o)] for o, p in traced.captures if id(o) in names},
+            **{p.op.name: behind[id(o)].name for o, p in traced.captures if id(o) in behind},
         }
         self._paths = {
-            placeholder.name: name_of_variable(recording.known_as(variable))
-            for variable in traced.function.graph.variables
+            placeholder.name: name_of_variable(recording.known_as(behind[id(outside)]))
             for outside, placeholder in traced.captures
-            if outside is variable.handle
+            if id(outside) in behind
         }
         graph_def = traced.function.graph.as_graph_def()
         names_assigned = assigned_in(graph_def) if recording.reached else set()
@@ -345,6 +346,20 @@ class Objective:
             for operation in operations
             if operation.type.startswith("Assign") and operation.inputs[0].op.name in self._assigned
         ]
+
+    def made_in(self, operation: tf.Operation) -> str:
+        """The path of the innermost layer that makes an operation in the traced graph, or `""`."""
+        position = operation.graph.get_operations().index(operation)
+        around = [c for c in self._layer_calls if c.start <= position < (c.end or position + 1)]
+        return around[-1].path if around else ""
+
+    def behind(self, operation: tf.Operation) -> frozenset[str]:
+        """The paths of the parameters that an operation in the traced graph is computed from."""
+        before = before_all(operation.inputs)
+        starts = [(p, self.traced_start(p)) for p in self.parameters if p.loss < self.steps]
+        return frozenset(
+            p.path for p, start in starts if start is not None and start.op.name in before
+        )
 
     def variable_behind(self, handle: tf.Tensor) -> str:
         """The path or name of the variable that a handle in the traced graph belongs to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -169,25 +170,17 @@ class Placing:
         places = list(dict.fromkeys(place for place in by_hand if place is not None))
         if len(places) == 1:
             return str(places[0])
-        layer = self._layers.get(path)
-        inside = path not in _WHOLE_STEP
-        found: Iterator[Place | None] = iter(
-            (
-                *(place_of_function(function) for function in _functions_of(layer)),
-                self._of_the_step(path),
-                next(
-                    (p for o in made if (p := place_of(o, in_its_layer=inside)) is not None), None
-                ),
-            )
+        outside = path in _WHOLE_STEP
+        candidates = itertools.chain(
+            map(place_of_function, _functions_of(self._layers.get(path))),
+            [where_step_is(self._owner, path)] if outside else [],
+            (place_of(operation, in_its_layer=not outside) for operation in made),
         )
-        return str(next((place for place in found if place is not None), ""))
+        return str(next(filter(None, candidates), ""))
 
     @cached_property
     def _layers(self) -> dict[str, keras.Layer]:
         return {layer.path or layer.name: layer for layer in sublayers(self._owner)}
-
-    def _of_the_step(self, path: str) -> Place | None:
-        return where_step_is(self._owner, path) if path in _WHOLE_STEP else None
 
     def _made_in(self, path: str) -> Iterator[tf.Operation]:
         """The operations of a layer's own, or of what is in none, in the graph that is traced."""

@@ -55,7 +55,13 @@ class Suspects:
 
     def guilty(self) -> list[Suspect]:
         """The units to blame, in the order of the step."""
-        for found in (self._not_finite, self._overflowing, self._wrong, self._blocking):
+        for found in (
+            self._not_finite,
+            self._overflowing,
+            self._wrong,
+            self._blocking,
+            self._assigning,
+        ):
             if guilty := list(found()):
                 return guilty
         return []
@@ -168,6 +174,14 @@ class Suspects:
                 or (source.units and depends(local.target([source]), seed))
             ):
                 yield source
+
+    def _assigning(self) -> Iterator[Suspect]:
+        """Layers that assign to a variable what is computed from another, which no tape follows."""
+        for operation in self._objective.assignments:
+            before = self._objective.behind(operation)
+            path = self._objective.made_in(operation)
+            if path and not before.isdisjoint(self._failed):
+                yield Suspect(path, before)
 
 
 def _floats(found: Mapping[str, Any]) -> Iterator[tuple[str, npt.NDArray[Any]]]:

@@ -96,7 +96,7 @@ def divide(
             its handle, None for that of a tensor in the graph.
     """
     operations = graph.get_operations()
-    cone = _before(targets)
+    cone = before_all(targets)
     walk = _Walk(leaves, gates, _calls_at(operations, calls))
     for position, operation in enumerate(operations):
         if operation.name in cone:
@@ -115,7 +115,7 @@ def divide(
     )
 
 
-def _before(targets: Iterable[tf.Tensor]) -> set[str]:
+def before_all(targets: Iterable[tf.Tensor]) -> set[str]:
     """The names of the operations that tensors are computed from."""
     pending = [target.op for target in targets]
     found: set[str] = set()
