@@ -282,7 +282,7 @@ def listen_eagerly(step: Step, batch: Batch) -> Recording:
     """
     recording = step.recording()
     with (
-        unchanged(step.owner),
+        unchanged(step.owner, step.run),
         variables_kept(held_variables(step.owner)),
         dropout_held(step.dropout),
         listening(recording),
