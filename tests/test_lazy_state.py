@@ -160,6 +160,8 @@ def test_later_checks_see_the_state_of_the_training() -> None:
         lazy(growing).fit(X, Y, epochs=6, verbose=0, callbacks=[callback])
     reasons = [{v.reason for v in report.variables} for report in callback.reports]
     assert reasons == [{""}, {""}, {"misapplied"}]
+    # What the step reads, and the loss does not, is no weight that was forgotten.
+    assert not any("no weights" in note for report in callback.reports for note in report.notes)
 
 
 def test_a_layer_that_builds_itself_is_refused() -> None:

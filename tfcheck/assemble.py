@@ -204,7 +204,7 @@ def untouched_notes(model: keras.Model, objective: Objective) -> tuple[str, ...]
         notes.append(f"No tape differentiates {len(missed)} trainable variable(s): {some(missed)}.")
     if raw:
         notes.append(
-            f"The loss reads {len(raw)} tf.Variable(s) that are no weights of the model, so that "
-            f"they are not trained: {some(raw)}. Create weights with add_weight."
+            f"The loss reads {len(raw)} tf.Variable(s) that are no weights, so that they are not "
+            f"trained: {some(raw)}. Create weights with add_weight."
         )
     return tuple(notes)

@@ -7,7 +7,7 @@ touching the model: variables, data and captured constants are all inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -70,8 +70,8 @@ class Objective:
         samples: for each loss of the step the operations that draw from distributions which are
             learnt, `""` for none.
         lowest: lowest floating precision in the step as trained, such as `"float16"`.
-        raw_variables: the trainable `tf.Variable` objects that the step reads, those behind Keras
-            variables among them.
+        raw_variables: the trainable `tf.Variable` objects that losses of the step are computed
+            from, those behind Keras variables among them.
         apart: for each loss its units by themselves; None where they cannot be told apart.
         uses_loss_objects: whether a `keras.losses.Loss` is called, such as the compiled one.
         applied: what the optimizers are given in the traced graph, in the order of their calls.
@@ -137,9 +137,6 @@ class Objective:
             **{p.op.name: names[id(o)] for o, p in traced.captures if id(o) in names},
         }
         graph_def = traced.function.graph.as_graph_def()
-        self.raw_variables = tuple(
-            variable for variable in traced.function.graph.variables if variable.trainable
-        )
         self.updates = bool(recording.expected) and not _assigns_out_of_sight(graph_def)
         self.lowest = lowest_float(graph_def)
         self.constants = constants_of(
@@ -149,6 +146,7 @@ class Objective:
         self._graph_def = graph_def
         self._as_trained = AsTrained(graph_def, self._names, self._specs, self._calls)
         self._find_parameters()
+        self.raw_variables = tuple(self._raw_variables(traced.function.graph.variables))
         self.left_out = self._in_series(recording.reached.values())
 
     def _build(self, graph_def: Any, unscaled: Sequence[tf.Tensor | None]) -> None:
@@ -403,6 +401,15 @@ class Objective:
                 ]
                 parameters.append(Parameter(source, paths[id(source)], loss, tuple(inputs), number))
         self.parameters = tuple(parameters)
+
+    def _raw_variables(self, captured: Iterable[tf.Variable]) -> Iterator[tf.Variable]:
+        """The trainable ones that the step's losses are computed from."""
+        targets = [name for of_loss in self._targets[: self.steps] for name in of_loss]
+        read = {node.name for node in reachable(self._nodes, targets)}
+        placeholder_of = {id(outside): p.op.name for outside, p in self._captured}
+        for variable in captured:
+            if variable.trainable and placeholder_of.get(id(variable.handle)) in read:
+                yield variable
 
     def _in_series(self, variables: Iterable[Any]) -> tuple[Any, ...]:
         """Those that act on what others make that are differentiated for, or they on them.
