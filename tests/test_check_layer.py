@@ -176,7 +176,6 @@ def whole(x: Any) -> Any:
 
 
 NAMES: dict[str, Any] = {
-    "an embedding": lambda: L.Embedding(5, 3),
     "an embedding with a mask": lambda: keras.Sequential(
         [L.Embedding(5, 3, mask_zero=True), L.LSTM(2)]
     ),

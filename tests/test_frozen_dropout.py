@@ -105,9 +105,10 @@ class Masked(DropoutRNNCell, keras.layers.Layer):
 
 
 RIGHT: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "dropout": (lambda: L.Dropout(0.5), (X,)),
-    "gaussian dropout": (lambda: L.GaussianDropout(0.5), (X,)),
-    "alpha dropout": (lambda: L.AlphaDropout(0.5), (X,)),
+    "layers": (
+        lambda: keras.Sequential([L.Dropout(0.3), L.GaussianDropout(0.3), L.AlphaDropout(0.3)]),
+        (X,),
+    ),
     "lstm": (lambda: L.LSTM(3, dropout=0.5, recurrent_dropout=0.3), (SEQUENCES,)),
     "attention": (lambda: L.MultiHeadAttention(2, 3, dropout=0.5), (SEQUENCES, SEQUENCES)),
     "raw": (RawDropout, (X,)),
@@ -115,20 +116,38 @@ RIGHT: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("dropout", ["off", "frozen"])
-@pytest.mark.parametrize("name", RIGHT)
-def test_right_layers_pass(name: str, dropout: str) -> None:
-    """Masks that stand still are constants, and those that keep everything are masks, too."""
-    make, inputs = RIGHT[name]
-    report = check_layer(make(), *inputs, dropout=dropout)
+def test_a_mask_that_keeps_everything_is_a_mask() -> None:
+    """A cell that multiplies with its masks runs with dropout off as well."""
+    report = check_layer(L.RNN(Masked()), SEQUENCES)
     assert report.verdict is Verdict.PASS, str(report)
     assert report.objective.precision == "float64"
 
 
-@pytest.mark.parametrize("drop", [lambda: L.Dropout(0.5), RawDropout], ids=["layer", "raw"])
-def test_eager_runs_drop_the_same(drop: Any) -> None:
-    """Steps that run eagerly are given the same masks in every run."""
-    model = compiled(L.Dense(4), drop(), run_eagerly=True)
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_layers_pass_with_their_dropout_on(name: str) -> None:
+    """Masks that stand still are constants, of whatever kind of layer."""
+    make, inputs = RIGHT[name]
+    report = check_layer(make(), *inputs, dropout="frozen")
+    assert report.verdict is Verdict.PASS, str(report)
+    assert report.objective.precision == "float64"
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_draws_as_it_trains(policy: str) -> None:
+    """The numbers are those of the precision that draws them, in float64 as well."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = compiled(L.Dense(8), L.Dropout(0.5), L.Dense(8), L.GaussianNoise(0.2))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    report = check_gradients(model, X, Y, dropout="frozen")
+    assert report.verdict is Verdict.PASS, str(report)
+    assert report.objective.precision == "float64"
+
+
+def test_eager_runs_drop_the_same() -> None:
+    """Steps that run eagerly are given the same masks in every run, of layers and raw ones."""
+    model = compiled(L.Dense(4), L.Dropout(0.3), RawDropout(), run_eagerly=True)
     with nothing_changes(model):
         report = check_gradients(model, X, Y, dropout="frozen")
     assert report.verdict is Verdict.PASS, str(report)

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from fingerprint import nothing_changes
 
-from tfcheck import GradientReport, Verdict, check_gradients
+from tfcheck import Verdict, check_gradients
 from tfcheck.callbacks import GradientCheck
 from tfcheck.errors import ModelError
 
@@ -112,21 +112,31 @@ def lazy(state: Callable[..., Any], **how: Any) -> keras.Model:
     return model
 
 
-def assert_right(report: GradientReport) -> None:
-    """Assert that all is right, and was seen in float64."""
-    assert report.verdict is Verdict.PASS, str(report)
-    assert report.objective.precision == "float64"
-
-
 @pytest.mark.parametrize("state", STATES)
 def test_state_that_a_step_makes(state: Callable[..., Any]) -> None:
     """It is in the graph that is checked, and afterwards there is none."""
     model = lazy(state)
     with nothing_changes(model):
-        assert_right(check_gradients(model, X, Y))
-    model.fit(X, Y, verbose=0)
+        report = check_gradients(model, X, Y)
+    assert report.verdict is Verdict.PASS, str(report)
+    assert report.objective.precision == "float64"
+
+
+@pytest.mark.parametrize("eagerly", [False, True], ids=["graph", "eager"])
+def test_state_that_a_loss_of_ones_own_makes(eagerly: bool) -> None:
+    """What a function given as loss_fn keeps is as it was, too."""
+    kept: dict[str, Any] = {}
+
+    def loss(model: Any, x: Any, y: Any, _weight: Any) -> Any:
+        if "scale" not in kept:
+            kept["scale"] = tf.Variable(tf.ones((2,)))
+        return tf.reduce_mean(kept["scale"] * (y - model(x)) ** 2)
+
+    model = lazy(in_a_list, run_eagerly=eagerly)
     with nothing_changes(model):
-        assert_right(check_gradients(model, X, Y))
+        report = check_gradients(model, X, Y, loss_fn=loss)
+    assert report.verdict is Verdict.PASS, str(report)
+    assert kept == {}
 
 
 def test_state_that_an_eager_step_makes() -> None:
@@ -150,6 +160,8 @@ def test_later_checks_see_the_state_of_the_training() -> None:
         lazy(growing).fit(X, Y, epochs=6, verbose=0, callbacks=[callback])
     reasons = [{v.reason for v in report.variables} for report in callback.reports]
     assert reasons == [{""}, {""}, {"misapplied"}]
+    # What the step reads, and the loss does not, is no weight that was forgotten.
+    assert not any("no weights" in note for report in callback.reports for note in report.notes)
 
 
 def test_a_layer_that_builds_itself_is_refused() -> None:

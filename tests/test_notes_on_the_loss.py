@@ -84,3 +84,20 @@ def test_a_part_of_the_loss_is_told(function: Any, named: str) -> None:
     report = report_of(model)
     assert report.objective.precision == "float64"
     assert getattr(report.objective, named)
+
+
+class Scaled(keras.layers.Layer):
+    """A factor that Keras does not know of."""
+
+    def build(self, _shape: Any) -> None:
+        self.factor = tf.Variable(2.0)
+
+    def call(self, x: Any) -> Any:
+        return self.factor * x
+
+
+def test_a_raw_variable_of_the_loss_is_told() -> None:
+    """One that the loss is computed from, and that is no weight, is not trained."""
+    model = keras.Sequential([keras.Input((3,)), L.Dense(2), Scaled()])
+    model.compile("sgd", "mse")
+    assert any(note.startswith("The loss reads 1 tf.Variable") for note in report_of(model).notes)

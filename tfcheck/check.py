@@ -364,7 +364,7 @@ class Checker:
         """The step, evaluated where the model stands now."""
         objective = self.objective(batch)
         if objective.calls_python:
-            undo.enter_context(unchanged(self.model))
+            undo.enter_context(unchanged(self.model, self._step.run))
         try:
             base = objective.at(batch)
         except TraceError as error:
@@ -544,6 +544,7 @@ class Checker:
         self._deadline = deadline or Deadline(self.settings.time_limit)
         # What a step makes when it first runs, training has made since.
         self._objectives = {key: o for key, o in self._objectives.items() if not o.made}
+        self._compiled = {key: (o, of) for key, (o, of) in self._compiled.items() if not o.made}
         self._stepped = self._first_step is not None and step != self._first_step
         with ExitStack() as undo:
             return self._check(batch, step, checkpoint, progress, undo)

@@ -298,7 +298,7 @@ def listen_eagerly(step: Step, batch: Batch) -> Recording:
     """
     recording = step.recording()
     with (
-        unchanged(step.owner),
+        unchanged(step.owner, step.run),
         variables_kept(held_variables(step.owner)) as assigned,
         dropout_held(step.dropout),
         listening(recording),

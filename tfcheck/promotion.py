@@ -484,8 +484,9 @@ class _Body:
             return True
         if not low:
             return True
-        candidates = (MIDDLE,) if RANDOM.match(node.op) else (HIGH, MIDDLE)
-        for candidate in candidates:
+        if RANDOM.match(node.op):
+            return False  # in another precision it draws other numbers
+        for candidate in (HIGH, MIDDLE):
             types = {name: raised(node.attr[name], candidate) for name in low}
             if has_form(node.op, attributes, types):
                 for name, value in types.items():

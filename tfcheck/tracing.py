@@ -138,7 +138,7 @@ def _trace(
         return []
 
     with (
-        unchanged(step.owner) as made,
+        unchanged(step.owner, step.run) as made,
         variables_kept(),
         dropout_held(step.dropout),
         listening(recording),

@@ -28,14 +28,14 @@ from tfcheck.taking import nothing_taken, stand_in
 
 
 @contextlib.contextmanager
-def unchanged(owner: keras.Layer) -> Iterator[list[tf.Variable]]:
+def unchanged(owner: keras.Layer, *roots: Any) -> Iterator[list[tf.Variable]]:
     """Put back what a step changes in Python: attributes, containers, random states.
 
     It gains no weights, and nothing is taken that would be gone.
 
     Args:
-        owner: the model or layer, from which all that a step changes can be reached: see
-            `Snapshot`.
+        owner: the model or layer.
+        roots: what else all that a step changes can be reached from: see `Snapshot`.
 
     Yields:
         The variables that the block makes, such as state that a step makes when it first runs.
@@ -44,7 +44,7 @@ def unchanged(owner: keras.Layer) -> Iterator[list[tf.Variable]]:
     Raises:
         ModelError: if the block makes weights of the owner.
     """
-    with _python_unchanged(owner), _no_weights(owner), _made() as made, nothing_taken():
+    with _python_unchanged(owner, *roots), _no_weights(owner), _made() as made, nothing_taken():
         yield made
 
 
