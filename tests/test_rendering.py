@@ -20,6 +20,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tfcheck.errors import ArgumentError
+from tfcheck.evidence import Evidence
 from tfcheck.rendering import words
 from tfcheck.rendering.advice import advice
 from tfcheck.rendering.console import history_text, print_history, print_report, report_text
@@ -530,6 +531,17 @@ def test_a_note_says_it_alone() -> None:
     noted = dataclasses.replace(broken, note="Blocked by `ArgMax` at train.py:57 in `pick`.")
     assert words.variable_sentences(noted) == (noted.note,)
     assert "cuts the gradient off" in words.variable_sentences(broken)[0]
+
+
+def test_advice_on_unit_tests() -> None:
+    """Where a test of the culprit can be made it is named, but not beside a layer checked alone."""
+    evidence = Evidence("swish", "swish", Settings())
+    found = dataclasses.replace(FAILING, culprits=("swish",), evidence=(evidence,))
+    assert '`report.reproduce("tests")`' in advice(found)[1]
+    refused = (dataclasses.replace(evidence, refusal="It has no config."),)
+    alone = dataclasses.replace(found.objective, source="layer")
+    for other in ({"evidence": refused}, {"objective": alone}, {"evidence": ()}):
+        assert "reproduce" not in " ".join(advice(dataclasses.replace(found, **other)))
 
 
 def test_no_advice_where_all_is_well() -> None:

@@ -149,6 +149,7 @@ CASES: dict[str, Callable[[Any], Case]] = {
     "whole": whole,
     "squares": lambda own: chain(loss=own.Squares()),
     "mean_of_squares": lambda own: chain(loss=own.mean_of_squares),
+    "loss": lambda own: chain(loss=own.loss),
 }
 
 
@@ -165,7 +166,7 @@ _reports: dict[str, GradientReport] = {}
 def report_of(name: str, own: Any) -> GradientReport:
     """The report on a case, made once for all tests."""
     if name not in _reports:
-        _reports[name] = checked(CASES[name](own))
+        _reports[name] = checked(CASES[name](own), directions=2)
     return _reports[name]
 
 

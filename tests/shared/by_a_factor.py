@@ -182,6 +182,11 @@ class Squares(keras.losses.Loss):
         return squared(y_true - y_pred)
 
 
+def loss(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+    """A loss that is called as a test of it would call one."""
+    return mean_of_squares(y_true, y_pred)
+
+
 def mean_of_squares(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
     """A loss that is a function."""
     return tf.reduce_mean(squared(y_true - y_pred), -1)
