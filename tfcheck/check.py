@@ -559,6 +559,12 @@ class Checker:
             explained |= of_the_step
         elif of_the_step - explained:
             culprits = tuple(dict.fromkeys([*culprits, whose]))
+        chosen: tuple[str, ...] = stages.run(
+            "the look at what the training step chooses to do",
+            lambda: self._choices(objective, compared),
+            (),
+            accuses=False,
+        )
         progress("comparing with the step as fit runs it", 0, 0)
         compiled = stages.run(
             "the comparison with the step that XLA compiles",
@@ -587,7 +593,7 @@ class Checker:
             notes=(
                 *examination.notes,
                 *untouched_notes(self.model, objective),
-                *self._choices(objective, compared),
+                *chosen,
                 *compiled.notes,
                 *notes_on_eager(eager, examination),
                 *stages.notes,
