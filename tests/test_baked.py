@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import tfcheck.tracing
-from tfcheck import GradientReport, Verdict
+from tfcheck import GradientReport, Verdict, check_gradients
 from tfcheck.batch import first_batch
 from tfcheck.callbacks import GradientCheck
 from tfcheck.eager import listen_eagerly
@@ -110,6 +110,33 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr("tfcheck.check.trace", trace)
     return traces
+
+
+def scaled_if_finite(model: Any, x: Any, y: Any) -> Any:
+    """A step that hands its gradients over in a branch."""
+    (optimizer,) = model.scaling
+    variables = model.trainable_variables
+    with tf.GradientTape() as tape:
+        loss = optimizer.scale_loss(tf.reduce_mean((model(x) - y) ** 2))
+    gradients = tape.gradient(loss, variables)
+
+    def update() -> Any:
+        optimizer.apply(gradients, variables)
+        return tf.constant(1)
+
+    tf.cond(tf.math.is_finite(loss), update, lambda: tf.constant(0))
+    return loss
+
+
+def test_a_scale_in_a_branch() -> None:
+    """An optimizer that is asked in a branch of the step divides by the same scale."""
+    keras.utils.set_random_seed(3)
+    model = own(scaled_if_finite, scaling=[growing(1)])
+    model.scaling[0].build(model.trainable_variables)
+    report = check_gradients(model, X, Y, verbose=0)
+    assert report.verdict is Verdict.PASS, str(report)
+    assert report.objective.precision == "float64"
+    assert report.notes == ()
 
 
 def test_what_eager_steps_divide_by() -> None:

@@ -95,7 +95,7 @@ class Louder(keras.layers.Layer):
 def test_trained_as_at_inference(kind: str) -> None:
     """What trains without its layers' training behaviour is told, with the line of the call."""
     (note,) = told_of(network(ACTING[kind](), mode=False))
-    said = f"calls net with training=False at test_choices.py:{line_of('# called')}, so that"
+    said = f"calls net with training=False at test_choices.py:{line_of('# called')}"
     assert said in note.replace("tests/", "")
     assert note.endswith("acting.")
 
@@ -193,8 +193,9 @@ def test_a_compiled_loss_that_is_not_used(loss: Any, named: str) -> None:
         lambda _m, _x, y, p: tf.reduce_mean((y - p) ** 2),
         lambda m, x, y, p: m.compute_loss(x, y, p) + 0.1 * tf.reduce_mean(tf.abs(p)),
         lambda m, _x, y, p: m.loss(y, p) + 0.1 * tf.reduce_mean(tf.abs(p)),
+        lambda m, x, y, p: tf.function(m.compute_loss)(x, y, p) + tf.reduce_mean(p**2),
     ],
-    ids=["by compute_loss", "by hand", "with more", "called"],
+    ids=["by compute_loss", "by hand", "with more", "called", "in a function"],
 )
 def test_a_compiled_loss_that_is_used(trains: Call) -> None:
     """A step that trains the compiled loss, or that and more, is not told that it does not."""

@@ -637,6 +637,12 @@ class Checker:
             (),
             accuses=False,
         )
+        chosen: tuple[str, ...] = stages.run(
+            "the look at what the training step chooses to do",
+            lambda: self._choices(objective, compared),
+            (),
+            accuses=False,
+        )
         progress("comparing with the step as fit runs it", 0, 0)
         compiled = stages.run(
             "the comparison with the step that XLA compiles",
@@ -672,7 +678,7 @@ class Checker:
             notes=(
                 *examination.notes,
                 *untouched_notes(self.model, objective),
-                *self._choices(objective, compared),
+                *chosen,
                 *compiled.notes,
                 *notes_on_eager(eager, examination),
                 *stages.notes,

@@ -161,7 +161,10 @@ _OF_NORMS = frozenset({"EuclideanNorm", "L2Loss", "Rsqrt", "Sign", "Sqrt"})
 def _uses_compiled(recording: Recording) -> bool:
     """Whether any target is computed from what `compute_loss` or the compiled loss gives."""
     pending = [target.op for call in recording.tape_calls for target in call.targets]
-    compiled = {tensor.op.name for tensor in recording.compiled if tf.is_symbolic_tensor(tensor)}
+    given = [tensor for tensor in recording.compiled if tf.is_symbolic_tensor(tensor)]
+    if any(tensor.graph is not recording.graph for tensor in given):
+        return True  # within a function of its own, where it goes is not known
+    compiled = {tensor.op.name for tensor in given}
     seen: set[str] = set()
     while pending:
         operation = pending.pop()

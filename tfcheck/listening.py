@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -394,7 +395,11 @@ def _recorded_apply(recording: Recording) -> Callable[..., None]:
     def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
         # Without variables the gradients are for those the optimizer was built with.
         variables = trainable_variables or getattr(self, "_trainable_variables", ())
-        divisor, place = _divisor(self), place_here()
+        # In the traced graph, wherever the optimizer is asked: a branch is a graph of its own.
+        outside = recording.graph.as_default() if recording.graph is not None else nullcontext()
+        with outside:
+            divisor = _divisor(self)
+        place = place_here()
         recording.applied += [
             Applied(tf.convert_to_tensor(gradient), recording.known_as(variable), divisor, place)
             for gradient, variable in zip(grads, variables, strict=False)
@@ -422,7 +427,7 @@ def _recorded_apply_gradients(self: Any, grads_and_vars: Any, **_options: Any) -
 def _noted_loss(recording: Recording) -> _Replacement:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *args: Any, **options: Any) -> Any:
-            with recording.calling(LOSS) if recording.tracing else contextlib.nullcontext():
+            with recording.calling(LOSS) if recording.tracing else nullcontext():
                 loss = original(self, *args, **options)
             if any(self is own for own in tf.nest.flatten(getattr(recording.owner, "loss", None))):
                 recording.compiled.append(loss)
