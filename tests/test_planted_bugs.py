@@ -1500,6 +1500,27 @@ def second_derivative_under_a_penalty(rng: np.random.Generator) -> Plant:
     return Plant(model, x, y, wrong, ("net/square",))
 
 
+class WeightNormAssigned(keras.layers.Layer):
+    """A dense layer that normalises its kernel and keeps it by assignment, past all tapes."""
+
+    def build(self, shape: Any) -> None:
+        self.direction = self.add_weight(shape=(shape[-1], 4), name="direction")
+        self.length = self.add_weight(shape=(4,), initializer="ones", name="length")
+        self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel", trainable=False)
+
+    def call(self, x: Any) -> Any:
+        self.kernel.assign(tf.nn.l2_normalize(self.direction, 0) * self.length)
+        return tf.matmul(x, self.kernel)
+
+
+@planted
+def weights_assigned_in_a_call(rng: np.random.Generator) -> Plant:
+    """What a layer assigns to a variable of its own comes from others that no gradient reaches."""
+    model = around(WeightNormAssigned(name="normed"))
+    wrong = {"net/normed/direction", "net/normed/length"}
+    return Plant(model, *vectors(rng), wrong, ("net/normed",))
+
+
 # -- the checks ------------------------------------------------------------------------------
 
 FIGURES = {"planted": 0, "found": 0, "named": 0}
