@@ -1518,7 +1518,7 @@ def weights_assigned_in_a_call(rng: np.random.Generator) -> Plant:
     """What a layer assigns to a variable of its own comes from others that no gradient reaches."""
     model = around(WeightNormAssigned(name="normed"))
     wrong = {"net/normed/direction", "net/normed/length"}
-    return Plant(model, *vectors(rng), wrong, ("net/normed",))
+    return Plant(model, *vectors(rng), wrong, ("net/normed",), reason="blocked")
 
 
 # -- the checks ------------------------------------------------------------------------------

@@ -658,7 +658,8 @@ class Examination:
         dependent = depends(target, self.settings.seed)
         if not dependent and self.objective.holds_back(parameter.loss):
             uncut = self.objective.along(self.base, parameter, uncut=True)
-            dependent = depends(replace(target, displaced=uncut), self.settings.seed)
+            target = replace(target, displaced=uncut, draw=None, values_along=None)
+            dependent = depends(target, self.settings.seed)
         judgement = judge_missing(dependent, self.base.errors[parameter.loss])
         closely = self._looked_into or self.settings.method == "full"
         if not (dependent and closely):
