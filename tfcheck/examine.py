@@ -639,7 +639,7 @@ class Examination:
         measurement: Measurement | None
         slopes = None
         if gradient is None:
-            judgement, measurement = self._missing(target, parameter, advance)
+            judgement, measurement, target = self._missing(target, parameter, advance)
         else:
             measurement = self._measure(target, parameter, advance)
             judgement = self._judged(measurement, parameter.loss, target.scale)
@@ -653,8 +653,11 @@ class Examination:
 
     def _missing(
         self, target: Target, parameter: Parameter, advance: Callable[[int], None]
-    ) -> tuple[Judgement, Measurement | None]:
-        """Judge a parameter for which the tape gave None; only the first are measured, too."""
+    ) -> tuple[Judgement, Measurement | None, Target]:
+        """Judge a parameter for which the tape gave None; only the first are measured, too.
+
+        What depends on it only by way of values that the step assigns is measured past that.
+        """
         dependent = depends(target, self.settings.seed)
         if not dependent and self.objective.holds_back(parameter.loss):
             uncut = self.objective.along(self.base, parameter, uncut=True)
@@ -663,8 +666,8 @@ class Examination:
         judgement = judge_missing(dependent, self.base.errors[parameter.loss])
         closely = self._looked_into or self.settings.method == "full"
         if not (dependent and closely):
-            return judgement, None
-        return judgement, self._measure(target, parameter, advance)
+            return judgement, None, target
+        return judgement, self._measure(target, parameter, advance), target
 
     def _where_from(self, parameter: Parameter, judgement: Judgement) -> Judgement:
         """The judgement, with a note that says where a wrong gradient comes from."""
