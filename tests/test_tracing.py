@@ -456,17 +456,18 @@ def test_phases() -> None:
 def test_loss_fn() -> None:
     """`loss_fn` gets the model and the batch, and its value is the loss; no compile is needed."""
     model = keras.Sequential([keras.Input((3,)), L.Dense(2)])
-    seen: list[Any] = []
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()  # no list: that would be put back
 
     def loss_fn(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> Any:
-        seen.append((x.shape, y.shape, sample_weight.shape))
+        seen.put((x.shape, y.shape, sample_weight.shape))
         return tf.reduce_sum(sample_weight[:, None] * (model(x) - y) ** 2)
 
     objective, base = objective_of(model, X, Y, WEIGHTS, loss_fn=loss_fn)
     expected = np.sum(WEIGHTS[:, None] * (np.asarray(model(X)) - Y) ** 2)
     assert base.losses[0] == pytest.approx(float(expected), rel=1e-5)
     assert objective.source == "loss_fn"
-    assert seen == [((6, 3), (6, 2), (6,))]
+    assert seen.get_nowait() == ((6, 3), (6, 2), (6,))
+    assert seen.empty()
 
 
 @pytest.mark.parametrize("result", [None, 3.0, "vector"])
@@ -488,6 +489,17 @@ def test_targets_are_missed_where_there_are_none(targets: Any) -> None:
     with pytest.raises(TfcheckError, match="None") as caught:
         check_gradients(compiled(L.Dense(2), loss=loss), X, targets)
     assert ("targets are missing" in str(caught.value)) == (targets is None)
+
+
+def test_a_loss_fn_that_raises_is_to_be_called() -> None:
+    """What `fit` could train says nothing of a function that it does not know."""
+
+    def loss(*_arguments: Any) -> Any:
+        raise RuntimeError("no luck")
+
+    with pytest.raises(TraceError, match=r"no luck\. Call loss_fn\(model") as caught:
+        check_gradients(compiled(L.Dense(2)), X, Y, loss_fn=loss)
+    assert "fit" not in str(caught.value)
 
 
 def test_a_batch_that_does_not_fit() -> None:

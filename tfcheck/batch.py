@@ -239,7 +239,7 @@ def _as_tensor(leaf: Any) -> Any:
         tensor = tf.convert_to_tensor(leaf)
     except (TypeError, ValueError) as error:
         raise BatchError(
-            f"A batch must be made of arrays or tensors, or dicts, lists and tuples of them. "
+            "What is given must be arrays or tensors, or dicts, lists and tuples of them. "
             f"Received: {type(leaf).__name__}. Convert it to a numpy array."
         ) from error
     if tensor.dtype.is_floating and tensor.dtype.name != keras.config.floatx():
@@ -279,7 +279,7 @@ def _reject_uneven(structure: Any) -> None:
         shapes = [f"{name} {tuple(leaf.shape)}" for name in parts for leaf in parts[name]]
         raise BatchError(
             "All arrays of a batch must have the same number of samples. Received: "
-            f"{some(shapes)}. Give as many targets and weights as inputs."
+            f"{some(shapes)}. Give as many as there are inputs."
         )
 
 

@@ -6,7 +6,7 @@ A layer that is checked by itself has inputs, and no targets, no loss and no `fi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
@@ -60,8 +60,18 @@ _OF_A_STEP = _Wording(
 )
 
 
+_OF_A_LOSS = replace(
+    _OF_A_STEP,
+    give="Give a batch that loss_fn takes.",
+    traceable="loss_fn must run on the model and the batch",
+    runs="loss_fn must run on the model and the batch",
+    see="Call loss_fn(model, x, y, sample_weight) to see where.",
+)
+_WORDINGS = {ALONE: _OF_A_LAYER, "loss_fn": _OF_A_LOSS}
+
+
 def _wording(source: str) -> _Wording:
-    return _OF_A_LAYER if source == ALONE else _OF_A_STEP
+    return _WORDINGS.get(source, _OF_A_STEP)
 
 
 def explain(error: Exception, batch: Batch, source: str) -> BatchError | TraceError:
