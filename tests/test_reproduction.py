@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -325,6 +326,22 @@ def test_long_batches_are_cut(own: Any, monkeypatch: pytest.MonkeyPatch) -> None
     report = checked((model, x, y))
     with pytest.raises(ReproductionError, match=r"A test must be small\. Received: scale"):
         report.reproduce(".")
+
+
+def test_a_script_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer in the script that runs is imported from its file, if that trains only when run."""
+    script = tmp_path / "train.py"
+    code = Path(by_a_factor.__file__).read_text(encoding="utf-8")
+    script.write_text(f'{code}\nif __name__ == "__main__":\n    ...\n', encoding="utf-8")
+    main = types.ModuleType("__main__")
+    main.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    exec(compile(code, str(script), "exec"), vars(main))  # noqa: S102 - as Python runs a script
+    (test,) = checked(chain(main.Scale(name="scale"))).reproduce(tmp_path / "tests")
+    assert "from train import Scale" in test.read_text(encoding="utf-8")
+    script.write_text("model.fit()\n", encoding="utf-8")
+    with pytest.raises(ReproductionError, match=r"Scale in train\.py, which runs when it is"):
+        checked(chain(main.Scale(name="scale"))).reproduce(tmp_path)
 
 
 def test_many_culprits(own: Any) -> None:

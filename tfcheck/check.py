@@ -498,9 +498,9 @@ class Checker:
         """Evidence on culprits, of each as it was first found where that does for a test."""
         known = self._evidence
         unknown = [path for path in culprits if all(one.is_spent for one in known.get(path, ()))]
-        if unknown and not (self._verdicts_only or self._deadline.is_over):
+        if unknown and not self._verdicts_only:
             at = f"at {checkpoint} (step {step})" if checkpoint else ""
-            found = Collector(self._step, batch, self.settings, at).on(unknown)
+            found = Collector(self._step, batch, self.settings, at, self._deadline).on(unknown)
             known |= {path: [one for one in found if one.culprit == path] for path in unknown}
         return tuple(one for path in culprits for one in known.get(path, ()))
 
@@ -577,14 +577,15 @@ class Checker:
         except NoTapeError as error:
             summary = ObjectiveSummary(self._step.source, self.settings.phase)
             nothing = never_trained(self.model) if error.idle else unchecked(self.model)
-            at_fault = ("train_step",) if error.idle else ()
+            idle = ("train_step",) if error.idle else ()
             return report(
                 nothing,
                 set(),
                 notes=(str(error),),
-                culprits=at_fault,
-                culprit_places=tuple(str(where_step_is(self.model, w) or "") for w in at_fault),
+                culprits=idle,
+                culprit_places=tuple(str(where_step_is(self.model, w) or "") for w in idle),
                 objective=summary,
+                evidence=self._collected(idle, batch, step, checkpoint),
             )
         objective, base = examination.objective, examination.base
         unasked = [*untrained(objective), *untracked(objective)]
@@ -656,6 +657,8 @@ class Checker:
             (),
             accuses=False,
         )
+        if culprits:
+            progress("noting what the culprits are given", 0, 0)
         evidence: tuple[Evidence, ...] = stages.run(
             "the inputs for a unit test",
             lambda: self._collected(culprits, batch, step, checkpoint),

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from tfcheck.batch import Batch
+from tfcheck.deadline import Deadline
 from tfcheck.errors import ReproductionError, TfcheckError, first_line, received
 from tfcheck.evidence import Evidence
 from tfcheck.internals import sublayers
@@ -36,24 +37,30 @@ class Collector:
         batch: the debug batch.
         settings: the options of the check.
         moment: when the check is, in words.
+        deadline: when it has to end.
     """
 
     step: Step
     batch: Batch
     settings: Settings
     moment: str
+    deadline: Deadline
 
     def on(self, culprits: Sequence[str]) -> tuple[Evidence, ...]:
         """What there is on culprits: of each, how to make it again, or why that cannot be.
 
         Args:
             culprits: their paths.
+
+        Raises:
+            TimeIsUpError: if there is no time to see what they are given.
         """
         known = {path: self._made_again(path) for path in culprits[:_MOST_CULPRITS]}
         known |= {path: self._one_too_many(path) for path in culprits[_MOST_CULPRITS:]}
         layers = {path: self._layer(path) for path, one in known.items() if not one.refusal}
         if not layers:
             return tuple(known.values())
+        self.deadline.require_time()
         watched = {id(layer) for layer in layers.values()}
         try:
             witness = seen(self.step, self.batch, watched, losses=LOSS in layers)

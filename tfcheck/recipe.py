@@ -86,7 +86,8 @@ def _named_in(config: Any) -> Iterator[dict[str, Any]]:
 
 def _place(part: dict[str, Any], thing: Any, places: dict[str, Place]) -> None:
     """Note where what a part of a config names is, and write that into the part."""
-    name, module = part["config"], part.get("module") or ""
+    # Keras leaves the module out where it is that of the script that runs.
+    name, module = part["config"], part.get("module", "keras") or "__main__"
     if part["class_name"] == "__lambda__":
         raise _refused_lambda(thing)
     if _is_of_keras(module) or part["class_name"].startswith("__"):
