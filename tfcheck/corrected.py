@@ -47,7 +47,7 @@ class Corrected:
             gap_square=norm(self.gradient - tape) ** 2,
             numerical_square=norm(self.gradient) ** 2,
             analytic_square=norm(tape) ** 2,
-            bar_square=self.bar**2,
+            bar_square=self.bar * self.bar,
             analytic_norm=norm(tape),
         )
 

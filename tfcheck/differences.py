@@ -207,7 +207,7 @@ def measure_noise(
     for _ in range(_ORDER):
         values = [after - before for before, after in itertools.pairwise(values)]
     coefficient = math.comb(2 * _ORDER, _ORDER)
-    return math.sqrt(sum(value**2 for value in values) / len(values) / coefficient)
+    return math.hypot(*values) / math.sqrt(len(values) * coefficient)
 
 
 def _one_sided(

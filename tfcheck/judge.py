@@ -107,7 +107,7 @@ def detectable_error(measurement: Measurement, reason: str, thresholds: Threshol
     bar = math.sqrt(measurement.bar_square)
     norms = math.sqrt(measurement.numerical_square) + math.sqrt(measurement.analytic_square)
     told = bar + thresholds.okay * norms
-    beyond = measurement.gap_square > told**2
+    beyond = measurement.gap_square > told * told
     return 2 * _UNRESOLVED * bar if reason == "below_resolution" and beyond else told
 
 
@@ -224,8 +224,8 @@ def kink_share(lines: Sequence[Line]) -> float:
     The tape's slope lies between those to the left and right of each single kink. Summed over kinks
     of either sign it need not, but over random directions the gaps stay below the kinks.
     """
-    gaps = math.sqrt(sum(line.gap**2 for line in lines))
-    kinks = math.sqrt(sum((line.slope.forward - line.slope.backward) ** 2 for line in lines))
+    gaps = math.hypot(*(line.gap for line in lines))
+    kinks = math.hypot(*(line.slope.forward - line.slope.backward for line in lines))
     return gaps / kinks if kinks else math.inf
 
 

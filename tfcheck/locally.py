@@ -226,19 +226,9 @@ class Locally:
         )
         alone = len(cluster.members) == 1
         for source, unit in cluster.members:
-            size, gap = self.gradient_norm(source), math.sqrt(joint.gap_square) / unit
-            measurement = (
-                Measurement(
-                    lines=joint.lines,
-                    gap_square=gap**2,
-                    numerical_square=joint.numerical_square / unit**2,
-                    analytic_square=joint.analytic_square / unit**2,
-                    bar_square=joint.bar_square / unit**2,
-                    analytic_norm=size,
-                )
-                if alone
-                else Measurement.within(size, gap, math.sqrt(joint.bar_square) / unit)
-            )
+            size = self.gradient_norm(source)
+            gap, bar = math.sqrt(joint.gap_square) / unit, math.sqrt(joint.bar_square) / unit
+            measurement = joint.of(size, unit) if alone else Measurement.within(size, gap, bar)
             judgement = self.judged(measurement, self.loudest(source.units), self.scale(source))
             yield Cleared(source, measurement, judgement)
 

@@ -51,16 +51,36 @@ class Measurement:
         """
         return cls(
             lines=(),
-            gap_square=gap**2,
-            numerical_square=(size + gap) ** 2,  # it may be as large as that
-            analytic_square=size**2,
-            bar_square=bar**2,
+            gap_square=_square(gap),
+            numerical_square=_square(size + gap),  # it may be as large as that
+            analytic_square=_square(size),
+            bar_square=_square(bar),
+            analytic_norm=size,
+        )
+
+    def of(self, size: float, unit: float) -> Measurement:
+        """What was measured in units of one's own, as of a gradient.
+
+        Args:
+            size: ‖g‖, exactly.
+            unit: how far an entry moves where a direction is 1.
+        """
+
+        def scaled(square: float) -> float:
+            return _square(math.sqrt(square) / unit)
+
+        return Measurement(
+            lines=self.lines,
+            gap_square=scaled(self.gap_square),
+            numerical_square=scaled(self.numerical_square),
+            analytic_square=scaled(self.analytic_square),
+            bar_square=scaled(self.bar_square),
             analytic_norm=size,
         )
 
     def with_more(self, bar: float) -> Measurement:
         """The same with an error bar that is so much larger, as a norm of the gradient."""
-        return dataclasses.replace(self, bar_square=(math.sqrt(self.bar_square) + bar) ** 2)
+        return dataclasses.replace(self, bar_square=_square(math.sqrt(self.bar_square) + bar))
 
     @property
     def numerical_norm(self) -> float:
@@ -82,6 +102,11 @@ class Measurement:
     def score_bar(self) -> float:
         """The score that a right gradient might have, by the error bars."""
         return _ratio(math.sqrt(self.bar_square), self._sum_of_norms)
+
+
+def _square(number: float) -> float:
+    """A square, infinite where it is too large."""
+    return number * number
 
 
 def measure_directions(
@@ -177,11 +202,10 @@ def _follow(target: Movable, direction: Any, leader: Line, reference: float) -> 
 
 
 def _from_lines(target: Movable, lines: list[Line]) -> Measurement:
-    square = target.scale**2
 
     def mean_square(values: list[float]) -> float:
         with np.errstate(over="ignore"):
-            return float(np.mean(np.square(values))) / square
+            return float(np.mean(np.square(np.divide(values, target.scale))))
 
     return Measurement(
         lines=tuple(lines),
