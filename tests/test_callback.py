@@ -394,7 +394,8 @@ def test_a_model_that_fit_builds() -> None:
 def test_on_fail_warn() -> None:
     """By default a failure is a warning that names the variable and the culprit; fit goes on."""
     callback = GradientCheck(X[:4], Y[:4], **QUIET)
-    with pytest.warns(GradientCheckWarning, match=r"net/before/.* Culprit: net/sine"):
+    named = r"net/before/.* Culprit: net/sine \(test_callback\.py:\d+ in \w+(\.call)?\)\."
+    with pytest.warns(GradientCheckWarning, match=named):
         history = fit(small_model(WrongSine(name="sine")), callback)
     assert len(history.epoch) == 2
     assert callback.reports[0].verdict is Verdict.FAIL

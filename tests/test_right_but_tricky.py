@@ -358,6 +358,14 @@ def deep_and_vanishing(rng: np.random.Generator) -> Case:
 
 
 @tricky
+def squared_again_and_again(rng: np.random.Generator) -> Case:
+    """Twelve layers that square small numbers: what the last are given is 1e-200 and less."""
+    x, y = vectors(rng)
+    squares = [part for _ in range(12) for part in (L.Dense(3), L.Lambda(lambda z: z * z))]
+    return Case(net(*squares, L.Dense(2)), 0.1 * x, y)
+
+
+@tricky
 def almost_trained_to_the_end(rng: np.random.Generator) -> Case:
     """Errors of 1e-5: the loss is 1e-10, and its gradient is still right."""
     x, y = vectors(rng)
