@@ -313,6 +313,35 @@ def test_a_function_traced_anew_has_no_traces() -> None:
     )
 
 
+def test_tapes_are_told_of_gradients_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What replaces it is called with these arguments, by position or by name."""
+    module, name = internals.telling_of_tapes()
+    original, told = getattr(module, name), []
+
+    def telling(
+        op_type: Any, output_tensors: Any, input_tensors: Any, backward_function: Any, **more: Any
+    ) -> Any:
+        told.append(backward_function)
+        return original(op_type, output_tensors, input_tensors, backward_function, **more)
+
+    @tf.custom_gradient
+    def doubled(x: tf.Tensor) -> Any:
+        return 2 * x, lambda upstream: 2 * upstream
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, telling)
+        tf.function(lambda x: _gradient(doubled, x))(tf.constant(1.0))
+    assert told
+    assert all(map(callable, told))
+
+
+def _gradient(function: Any, x: tf.Tensor) -> Any:
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    return tape.gradient(y, x)
+
+
 # -- the only place --------------------------------------------------------------------------
 
 

@@ -1462,6 +1462,44 @@ def one_wrong_among_many_variables(rng: np.random.Generator) -> Plant:
     return Plant(around(layer), *vectors(rng), wrong, culprits, options={"directions": 2})
 
 
+def squared_with(second: float) -> Call:
+    """A square whose gradient has a gradient of its own, which should be of the factor 2."""
+
+    @tf.custom_gradient
+    def slope(x: Any, upstream: Any) -> Any:
+        return 2 * x * upstream, lambda g: (second * upstream * g, 2 * x * g)
+
+    @tf.custom_gradient
+    def square(x: Any) -> Any:
+        return x * x, lambda upstream: slope(x, upstream)
+
+    return square
+
+
+def on_the_input_gradient(model: keras.Model, x: Any, y: Any, _weight: Any) -> Any:
+    """A training step with a penalty on the gradient of the outputs for the inputs."""
+    with tf.GradientTape() as tape:
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            outputs = model(x, training=True)
+        slopes = inner.gradient(outputs, x)
+        loss = model.compute_loss(y=y, y_pred=outputs) + tf.reduce_mean(slopes**2)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    model.optimizer.apply(gradients, model.trainable_variables)
+    return loss
+
+
+@planted
+def second_derivative_under_a_penalty(rng: np.random.Generator) -> Plant:
+    """A layer whose gradient is right and whose gradient's gradient is not: the layer is named."""
+    model = stepping(on_the_input_gradient)
+    model.add(Formula(squared_with(1.5), {}, name="square"))
+    model.add(keras.layers.Dense(2, name="last"))
+    x, y = rng.normal(size=(5, 3)).astype("float32"), rng.normal(size=(5, 2)).astype("float32")
+    wrong = {f"net/{name}/{kind}" for name in ("one", "two") for kind in ("kernel", "bias")}
+    return Plant(model, x, y, wrong, ("net/square",))
+
+
 # -- the checks ------------------------------------------------------------------------------
 
 FIGURES = {"planted": 0, "found": 0, "named": 0}

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tfcheck.errors import ReportError
 from tfcheck.report import (
     REASONS,
     Coordinate,
+    Coverage,
     GradientReport,
     LayerReport,
     ObjectiveSummary,
@@ -47,6 +49,7 @@ VARIABLES = st.builds(
     precision_error=NUMBERS,
     trained_norm=NUMBERS,
     compiled_distance=st.none() | NUMBERS,
+    slopes=st.none() | st.tuples(NUMBERS, NUMBERS, NUMBERS),
 )
 LAYERS = st.builds(
     LayerReport, st.text(), NUMBERS, VERDICTS, st.lists(VARIABLES, max_size=3).map(tuple)
@@ -306,7 +309,7 @@ def test_dataframe() -> None:
     assert {type(word) for word in frame["verdict"]} == {str}
     assert list(frame["reason"]) == ["", "blocked"]
     assert frame["score"].isna().tolist() == [False, True]
-    expected = {field.name for field in dataclasses.fields(VariableReport)} - {"worst"}
+    expected = {field.name for field in dataclasses.fields(VariableReport)} - {"worst", "slopes"}
     assert set(frame.columns) == expected
 
 
@@ -322,3 +325,25 @@ def test_str_and_notebook_show_the_report() -> None:
     found = report(variable("dense/kernel", "pass", 1e-9))
     assert "dense/kernel" in str(found)
     assert found._repr_html_().startswith("<div")
+
+
+def row(path: str, score: float, reason: str = "", shape: tuple[int, ...] = (4,)) -> VariableReport:
+    """A passing variable."""
+    return VariableReport(path, "layer", shape, score, Verdict.PASS, reason, 1.0, 1.0, 1e-9)
+
+
+def test_coverage_is_the_share_that_was_compared() -> None:
+    """What is too small to be seen, or unused, was not compared; what is wrong was."""
+    blocked = replace(row("d", math.nan, "blocked"), verdict=Verdict.FAIL)
+    rows = (
+        row("a", 1e-9, shape=(2, 3)),
+        row("b", math.nan, "below_resolution", (6,)),
+        row("c", 0.0, "unused", (2,)),
+        replace(blocked, shape=(6,)),
+    )
+    layers = (LayerReport("layer", 1e-9, Verdict.FAIL, rows),)
+    report = GradientReport(
+        Verdict.FAIL, 1e-9, layers, (), (), ObjectiveSummary("train_step", "train")
+    )
+    assert report.coverage == Coverage(variables=0.5, parameters=0.6)
+    assert math.isnan(replace(report, layers=()).coverage.variables)

@@ -14,6 +14,7 @@ from tfcheck.examine import Finding, parity
 from tfcheck.judge import Judgement
 from tfcheck.listening import is_overwritten
 from tfcheck.objective import Objective, unique_paths
+from tfcheck.own_numbers import follows, withdrawn
 from tfcheck.point import Base
 from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.verdict import Verdict, worst
@@ -52,6 +53,10 @@ def assemble(
             nothing passes as a whole.
         fields: the other fields of the report.
     """
+    thresholds = fields["settings"].thresholds
+    findings = [
+        finding if follows(finding, thresholds) else withdrawn(finding) for finding in findings
+    ]
     findings = [
         _declare(finding) if finding.report.path in declared else finding for finding in findings
     ]

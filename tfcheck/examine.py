@@ -20,6 +20,7 @@ from tfcheck.errors import ParityError, TfcheckError, some
 from tfcheck.everything import Member, disagrees
 from tfcheck.judge import (
     Judgement,
+    detectable_error,
     judge_measurement,
     judge_missing,
     settled,
@@ -557,7 +558,7 @@ class Examination:
         judgement = self._on_kinks(look.judgement, local.kinks_behind(leaves))
         judgement = self._but_latent(judgement, local.latent_behind(leaves))
         judgement = self._drawn(parameter, judgement)
-        return self._finding(position, look.measurement, judgement, target)
+        return self._finding(position, look.measurement, judgement, target, look.slopes)
 
     def _before_wrong_units(self, position: int, local: LocalExamination) -> Finding | None:
         """What the gradient of a parameter before wrong units is, and what it would be.
@@ -632,6 +633,7 @@ class Examination:
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
         target = self._target(parameter, gradient, self.base, self._loudest(parameter.loss))
         measurement: Measurement | None
+        slopes = None
         if gradient is None:
             judgement, measurement = self._missing(target, parameter, advance)
         else:
@@ -641,9 +643,9 @@ class Examination:
                 judgement = Judgement(Verdict.FAIL, "blocked", _JUMPS)
             elif judgement.verdict is not Verdict.PASS:
                 look = self._second_look(position, Look(judgement, measurement), target)
-                judgement, measurement = look.judgement, look.measurement
+                judgement, measurement, slopes = look.judgement, look.measurement, look.slopes
         judgement = self._drawn(parameter, self._where_from(parameter, judgement))
-        return self._finding(position, measurement, judgement, target)
+        return self._finding(position, measurement, judgement, target, slopes)
 
     def _missing(
         self, target: Target, parameter: Parameter, advance: Callable[[int], None]
@@ -721,8 +723,8 @@ class Examination:
         deviating = [line for line in first.measurement.lines if line.deviates]
         certain = bool(deviating) and all(map(settled, deviating))
         self._looks += 1
-        if self._is_rounding(position):
-            return Look(self._lost_in_rounding(), first.measurement)
+        if (rounded := self._within_rounding(position, first)) is not None:
+            return rounded
         if certain and self._looks > self._most:
             return first
         parameter = self.objective.parameters[position]
@@ -755,30 +757,30 @@ class Examination:
         self._tried_jumps += 1
         return only_jumps(target, self.settings.seed)
 
-    def _is_rounding(self, position: int) -> bool:
-        """Whether a quiet gradient is nothing but rounding of the tape's own arithmetic.
+    def _within_rounding(self, position: int, first: Look) -> Look | None:
+        """A look that counts rounding of the tape's own arithmetic, where that explains the gap.
 
         A step that amplifies rounding, as layers of BatchNorm on equal samples do, gives another
-        gradient where everything has moved by a few units in the last place.
+        gradient where everything has moved by a few units in the last place: so far it may be off.
         """
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
         loss, scale = parameter.loss, self._scales[parameter]
         if gradient is None or loss >= self.objective.steps:
-            return False
+            return None
         if np.linalg.norm(gradient) * scale > _QUIET_PART * self._loudest(loss):
-            return False
+            return None
         if loss not in self._jittered:
             self._jittered[loss] = self._moved(loss, _JITTER)
         jittered = self._jittered[loss]
         again = None if jittered is None else jittered.gradients[position]
-        return again is not None and bool(
-            np.linalg.norm(again - gradient) > _ROUNDED * np.linalg.norm(gradient)
-        )
-
-    @staticmethod
-    def _lost_in_rounding() -> Judgement:
+        if again is None:
+            return None
+        rounding = float(np.linalg.norm(again - gradient)) / _ROUNDED
+        measurement = first.measurement.with_more(rounding)
+        if not measurement.gap_square <= measurement.bar_square:
+            return None
         note = "Beside the others it is zero but for rounding of the tape's own arithmetic."
-        return Judgement(Verdict.PASS, "below_resolution", note)
+        return Look(Judgement(Verdict.PASS, "below_resolution", note), measurement)
 
     def _moved(self, loss: int, size: float) -> Base | None:
         """The point where everything has moved a little; None where the step cannot run there."""
@@ -799,6 +801,7 @@ class Examination:
         measurement: Measurement | None,
         judgement: Judgement,
         target: Target | None = None,
+        slopes: tuple[float, float, float] | None = None,
     ) -> Finding:
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
         scale = self.base.scales[parameter.loss]
@@ -828,7 +831,11 @@ class Examination:
             score=_score_shown(measurement, judgement.reason),
             numerical_norm=_numerical_norm_shown(measurement, judgement.reason) / abs(scale),
             error_bar=measurement.score_bar,
-            detectable_error=self._detectable(measurement) / abs(scale),
+            detectable_error=detectable_error(
+                measurement, judgement.reason, self.settings.thresholds
+            )
+            / abs(scale),
+            slopes=slopes,
         )
         if wrong and target is not None:
             report = replace(
@@ -836,6 +843,10 @@ class Examination:
                 pattern=self._in_time(partial(self._pattern, target, parameter, measurement), ""),
                 worst=self._in_time(partial(self._worst_coordinates, target, scale), ()),
             )
+            if _contradicted_by_entries(report, measurement):
+                report = replace(
+                    report, verdict=Verdict.INCONCLUSIVE, reason="", pattern="", note=_NO_ENTRY
+                )
         squared = scale**2
         return Finding(
             report,
@@ -843,11 +854,6 @@ class Examination:
             measurement.numerical_square / squared,
             measurement.analytic_square / squared,
         )
-
-    def _detectable(self, measurement: Measurement) -> float:
-        """The smallest ‖ĝ − g‖ that would have been more than okay."""
-        norms = math.sqrt(measurement.numerical_square) + math.sqrt(measurement.analytic_square)
-        return math.sqrt(measurement.bar_square) + self.settings.thresholds.okay * norms
 
     @property
     def _looked_into(self) -> bool:
@@ -894,6 +900,21 @@ class Examination:
             return math.inf if math.isnan(gap) else gap
 
         return tuple(sorted(coordinates, key=deviation, reverse=True))
+
+
+def _contradicted_by_entries(report: VariableReport, measurement: Measurement) -> bool:
+    """Whether a gap hardly larger than its bar is found in none of the entries looked at."""
+    bar = measurement.bar_square
+    barely = bar < measurement.gap_square <= _BARELY**2 * bar
+    equal = all(abs(c.analytic - c.numerical) <= c.error_bar for c in report.worst)
+    return bool(report.worst) and barely and equal
+
+
+_BARELY = 3.0
+_NO_ENTRY = (
+    "The score is hardly more than its error bar, and of the entries most likely to differ none "
+    "does."
+)
 
 
 def _numerical_norm_shown(measurement: Measurement, reason: str) -> float:

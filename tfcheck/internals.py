@@ -21,14 +21,16 @@ from keras.src.backend.common import global_state
 # The classes of what `tf.function(...)`, `tf.Variable(...)` and `iter(dataset)` make. To make one
 # and ask for its class would take one of the numbers that TensorFlow names variables with.
 from tensorflow.python.data.ops.iterator_ops import OwnedIterator
-from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 
-# Where eager random operations get their seeds from, which moves a generator on.
-# Whether a tape that records sees a tensor: nothing public tells before the tape is asked.
-from tensorflow.python.eager.record import should_record_backprop
+# Whether a tape that records sees a tensor: nothing public tells before the tape is asked. And what
+# tapes are told of functions with gradients of their own: their backward functions, which no hook
+# of `tf.custom_gradient` gives.
+from tensorflow.python.eager import record
+from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 
 # Operation definitions of functions' bodies have no public accessor: `tf.Operation.op_def` exists
 # only for operations of a graph, and a FunctionDef holds bare NodeDefs.
+# The latter is where eager random operations get their seeds from, which moves a generator on.
 from tensorflow.python.framework import op_def_registry, random_seed
 
 # Which types an operation has a kernel for is not in its definition, and no public call tells.
@@ -131,7 +133,12 @@ def live_variable(variable: Any) -> Any:
 
 def is_watched(tensor: tf.Tensor) -> bool:
     """Whether a tape that records now knows what a tensor was computed from."""
-    return bool(should_record_backprop([tensor]))
+    return bool(record.should_record_backprop([tensor]))
+
+
+def telling_of_tapes() -> tuple[ModuleType, str]:
+    """Where tapes are told of a function with a gradient of its own, as a module and a name."""
+    return record, "record_operation"
 
 
 def copy_mask(source: Any, target: Any) -> None:

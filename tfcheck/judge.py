@@ -85,19 +85,34 @@ def judge_measurement(
         return Judgement(verdict, "kink" if crossed else "")
     bar = math.sqrt(measurement.bar_square)
     largest = max(math.sqrt(measurement.numerical_square), measurement.analytic_norm)
-    negligible = bar * scale <= max(thresholds.okay, coarse) * loudest
-    if largest <= _UNRESOLVED * bar:
-        return Judgement(
-            Verdict.PASS if negligible else Verdict.INCONCLUSIVE,
-            "below_resolution",
-            "Both gradients are zero within the error bar: an error above "
-            f"{bar:.1e} would have been seen.",
-        )
     within = measurement.gap_square <= measurement.bar_square
+    unseen = bar if within else _UNRESOLVED * bar
+    negligible = unseen * scale <= max(thresholds.okay, coarse) * loudest
+    if largest <= _UNRESOLVED * bar:
+        open_or_pass = Verdict.PASS if negligible else Verdict.INCONCLUSIVE
+        return Judgement(open_or_pass, "below_resolution", _ZERO_WITHIN)
     if verdict is Verdict.INCONCLUSIVE and within and negligible:
-        note = f"Small beside the others: an error above {bar:.1e} would have been seen."
-        return Judgement(Verdict.PASS, "below_resolution", note)
+        return Judgement(Verdict.PASS, "below_resolution", _SMALL_BESIDE)
     return Judgement(verdict)
+
+
+def detectable_error(measurement: Measurement, reason: str, thresholds: Thresholds) -> float:
+    """The smallest ‖ĝ − g‖ that would have been told.
+
+    Args:
+        measurement: what was measured.
+        reason: why it was judged as it was: two gradients count as zero within several bars.
+        thresholds: the bands.
+    """
+    bar = math.sqrt(measurement.bar_square)
+    norms = math.sqrt(measurement.numerical_square) + math.sqrt(measurement.analytic_square)
+    told = bar + thresholds.okay * norms
+    beyond = measurement.gap_square > told**2
+    return 2 * _UNRESOLVED * bar if reason == "below_resolution" and beyond else told
+
+
+_ZERO_WITHIN = "Both gradients are zero within the error bar."
+_SMALL_BESIDE = "Small beside the others: within the error bar both are equal."
 
 
 def judge_missing(dependent: bool, raised: str = "") -> Judgement:
@@ -136,20 +151,25 @@ def judge_second_look(
     """
     right_nearby = nearby is not None and nearby.verdict is Verdict.PASS
     deviating = [line for line in here.lines if line.deviates]
+    on_kink = bool(deviating) and all(line.slope.has_kink for line in deviating)
     if first.verdict is Verdict.INCONCLUSIVE:
         if right_nearby and not _noisy(here):
-            return Judgement(Verdict.PASS, "kink", _KINK)
+            return _aside(nearby, "kink", _KINK)
         if right_nearby and here.gap_square <= here.bar_square:
-            return Judgement(Verdict.PASS, "below_resolution", _TOO_SMALL)
+            return _aside(nearby, "", _WIDE)
         return first
     if not right_nearby:
+        accused = nearby is not None and nearby.verdict is not Verdict.INCONCLUSIVE
+        if on_kink and not accused and all(map(between, deviating)):
+            return Judgement(Verdict.PASS, "kink", _BETWEEN)
+        if deviating and all(map(unsettled, deviating)):
+            return Judgement(Verdict.INCONCLUSIVE, "kink", _UNSETTLED)
         return first
     # Kinks of several terms may all but cancel along one direction; along several they do not.
-    on_kink = all(line.slope.has_kink for line in deviating)
     if on_kink and (doubtful(deviating) if share is None else share > _SURE_SHARE):
         return Judgement(first.verdict, "", _MORE_THAN_KINKS)
     if on_kink:
-        return Judgement(Verdict.PASS, "kink", _KINK)
+        return _aside(nearby, "kink", _KINK)
     if any(settled(line) for line in deviating):
         return Judgement(
             first.verdict,
@@ -157,14 +177,42 @@ def judge_second_look(
             "Wrong at this point, right nearby: the slopes to both sides agree with each other and "
             "not with the tape. Exact zeros and ties are where this happens.",
         )
-    return Judgement(Verdict.INCONCLUSIVE, "kink", _KINK)
+    return Judgement(Verdict.INCONCLUSIVE, "kink", _UNSETTLED)
 
 
-_TOO_SMALL = (
-    "Here the gradient is too small to be told from the error bar; a little aside, where it can, "
-    "both agree."
+def _aside(nearby: Judgement | None, reason: str, note: str) -> Judgement:
+    """A pass for what was found a little aside, whose numbers are shown then."""
+    small = nearby is not None and nearby.reason == "below_resolution"
+    return Judgement(Verdict.PASS, "below_resolution" if small else reason, note)
+
+
+_WIDE = (
+    "At this point the error bar is too wide to tell; a little aside, where these numbers are "
+    "from, both gradients agree."
 )
-_KINK = "The loss has a kink at this point; a little aside both gradients agree."
+_KINK = (
+    "The loss has a kink at this point; a little aside, where these numbers are from, both "
+    "gradients agree."
+)
+_BETWEEN = "The loss has a kink at this point; the tape's slopes lie between those to its sides."
+_UNSETTLED = (
+    "The slopes to the left and to the right have not settled at the smallest step: kinks lie "
+    "closer together than that."
+)
+
+
+def between(line: Line) -> bool:
+    """Whether the tape's slope is one that a kink allows: between those to its sides."""
+    slope = line.slope
+    low, high = sorted((slope.forward, slope.backward))
+    leeway = slope.one_sided_bar + slope.roundoff
+    return low - leeway <= line.analytic <= high + leeway
+
+
+def unsettled(line: Line) -> bool:
+    """Whether slopes to the sides differ by as much as the gap, and change from step to step."""
+    slope = line.slope
+    return abs(slope.forward - slope.backward) > line.gap / 2 and slope.one_sided_bar > line.gap / 4
 
 
 def kink_share(lines: Sequence[Line]) -> float:

@@ -34,10 +34,15 @@ class Factors:
     transposed: bool = False
 
     def slope(self, gradient: Array) -> float:
-        """The product of the direction with a gradient of the kernel's shape."""
+        """The product of the direction with a gradient of the kernel's shape.
+
+        Not by BLAS, whose threads wait for each other where others compute.
+        """
+        first, last = self.inner.ravel(), self.outer
         if self.transposed:
-            return float(self.outer @ gradient.reshape(self.outer.size, -1) @ self.inner.ravel())
-        return float(self.inner.ravel() @ gradient.reshape(-1, self.outer.size) @ self.outer)
+            first, last = last, first
+        rows = np.einsum("ij,j->i", gradient.reshape(first.size, last.size), last)
+        return dot(first, rows)
 
     def dense(self) -> Array:
         """The direction as an array of the kernel's shape."""

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfcheck.errors import telling_line
-from tfcheck.internals import copy_mask, is_watched, live_variable
+from tfcheck.internals import copy_mask, is_watched, live_variable, telling_of_tapes
 from tfcheck.own_calls import OwnCalls
 from tfcheck.patching import put_in_place, threads_inherit, unreplaced
 from tfcheck.units import LOSS, Call, Division, divide
@@ -133,14 +133,30 @@ class Recording:
         return self.graph is not None and tf.compat.v1.get_default_graph() is self.graph
 
     @contextlib.contextmanager
-    def calling(self, path: str, *, tracked: bool = False) -> Iterator[None]:
-        """Note that what is made in the block belongs to a call of a layer or a loss."""
-        call = Call(path, self.graph.version, tracked=tracked)
+    def calling(
+        self, path: str, backward_of: Call | None = None, *, tracked: bool = False
+    ) -> Iterator[None]:
+        """Note that what is made in the block belongs to a call of a layer or a loss.
+
+        Args:
+            path: the layer's path, or that of a loss.
+            backward_of: the call of which it is a backward pass. Defaults to None.
+            tracked: whether the layer is one of the model's. Defaults to False.
+        """
+        call = Call(path, self.graph.version, tracked=tracked, backward_of=backward_of)
         self.calls.append(call)
         try:
             yield
         finally:
             call.end = self.graph.version
+
+    @property
+    def innermost(self) -> Call | None:
+        """The call that is being made now; None outside of all."""
+        open_calls = [call for call in self.calls if call.end is None]
+        if not open_calls:
+            return None
+        return open_calls[-1].backward_of or open_calls[-1]
 
     def division(self, targets: Any, sources: Sequence[Any]) -> Division | None:
         """How targets divide into units, where they belong to the graph that is traced."""
@@ -190,6 +206,7 @@ def listening(recording: Recording) -> Iterator[None]:
         put(keras.Model, "compute_loss", _noted_compiled(recording))
         put(keras.losses.Loss, "__call__", _noted_loss(recording))
         put(keras.Layer, "__call__", _gated_layer(recording))
+        put(*telling_of_tapes(), _noted_backward(recording))
         for optimizer in (base, *_descendants(base)):
             if optimizer is base or "apply" in vars(optimizer):
                 put(optimizer, "apply", lambda _: _recorded_apply(recording))
@@ -450,6 +467,33 @@ def _gated_layer(recording: Recording) -> _Replacement:
                 return original(self, *args, **kwargs)
 
         return call
+
+    return make
+
+
+def _noted_backward(recording: Recording) -> _Replacement:
+    """Has the backward pass of a gradient of its own belong to the call that it was given in."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        # TensorFlow gives some of the arguments by these names.
+        def tell(
+            op_type: Any,
+            output_tensors: Any,
+            input_tensors: Any,
+            backward_function: Callable[..., Any],
+            **others: Any,
+        ) -> Any:
+            call = recording.innermost if recording.tracing else None
+
+            def noted(*args: Any, **options: Any) -> Any:
+                if call is None or not recording.tracing:
+                    return backward_function(*args, **options)
+                with recording.calling(call.path, backward_of=call):
+                    return backward_function(*args, **options)
+
+            return original(op_type, output_tensors, input_tensors, noted, **others)
+
+        return tell
 
     return make
 

@@ -58,6 +58,10 @@ class Measurement:
             analytic_norm=size,
         )
 
+    def with_more(self, bar: float) -> Measurement:
+        """The same with an error bar that is so much larger, as a norm of the gradient."""
+        return dataclasses.replace(self, bar_square=(math.sqrt(self.bar_square) + bar) ** 2)
+
     @property
     def numerical_norm(self) -> float:
         """‖ĝ‖: the exact ‖g‖, times how much longer ĝ is along the lines."""

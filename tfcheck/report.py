@@ -88,6 +88,8 @@ class VariableReport:
         trained_norm: ‖g_t‖.
         compiled_distance: the same distance between the gradient compiled with XLA and g_t; None
             where they were not compared, as where `fit` does not compile the step.
+        slopes: where a kink was found at the point, the slopes of the loss to the left, by the
+            tape and to the right, along the direction that deviates most; None where none was.
     """
 
     path: str
@@ -106,6 +108,7 @@ class VariableReport:
     precision_error: float = math.nan
     trained_norm: float = math.nan
     compiled_distance: float | None = None
+    slopes: tuple[float, float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -121,6 +124,28 @@ class VariableReport:
     def counts(self) -> bool:
         """Whether this variable takes part in the verdict: a declared mismatch does not."""
         return self.reason != "declared"
+
+    @property
+    def compared(self) -> bool:
+        """Whether a difference between its two gradients would have been told, or was."""
+        known = math.isfinite(self.score) or self.verdict is Verdict.FAIL
+        return known and self.reason not in _NOT_COMPARED
+
+
+_NOT_COMPARED = ("unused", "below_resolution", "unchecked", "untrained")
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of a model was really compared, and not just found too small to be seen.
+
+    Attributes:
+        variables: the share of the checked variables, from 0 to 1; `nan` where there are none.
+        parameters: the share of their entries.
+    """
+
+    variables: float
+    parameters: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +273,16 @@ class GradientReport:
         return tuple(variable for layer in self.layers for variable in layer.variables)
 
     @property
+    def coverage(self) -> Coverage:
+        """The share of the checked variables, and of their entries, that was really compared."""
+        compared = [variable for variable in self.variables if variable.compared]
+        total, entries = len(self.variables), sum(v.size for v in self.variables)
+        return Coverage(
+            len(compared) / total if total else math.nan,
+            sum(v.size for v in compared) / entries if entries else math.nan,
+        )
+
+    @property
     def worst_first(self) -> tuple[VariableReport, ...]:
         """All checked variables: the worst verdict first, then the highest score."""
         return tuple(sorted(self.variables, key=_badness, reverse=True))
@@ -354,7 +389,8 @@ class GradientReport:
         """One row a variable, in model order, with the fields of `VariableReport`."""
         import pandas
 
-        columns = [f.name for f in dataclasses.fields(VariableReport) if f.name != "worst"]
+        left_out = ("worst", "slopes")
+        columns = [f.name for f in dataclasses.fields(VariableReport) if f.name not in left_out]
         rows = [[getattr(variable, column) for column in columns] for variable in self.variables]
         frame = pandas.DataFrame(rows, columns=columns)
         frame["verdict"] = frame["verdict"].map(str)
@@ -408,13 +444,14 @@ def _variable_from(content: dict[str, Any]) -> VariableReport:
     numbers = ("score", "analytic_norm", "numerical_norm", "error_bar", "detectable_error")
     # Reports of version 0.1 lack the latter.
     later = ("precision_error", "trained_norm")
-    compiled_distance = content.get("compiled_distance")
+    compiled_distance, slopes = content.get("compiled_distance"), content.get("slopes")
     return VariableReport(
         **{
             **content,
             **{name: float(content[name]) for name in numbers},
             **{name: float(content[name]) for name in later if name in content},
             "compiled_distance": None if compiled_distance is None else float(compiled_distance),
+            "slopes": None if slopes is None else tuple(map(float, slopes)),
             "shape": tuple(content["shape"]),
             "verdict": Verdict(content["verdict"]),
             "worst": worst,

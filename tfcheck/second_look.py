@@ -25,10 +25,13 @@ class Look:
     Attributes:
         judgement: its judgement.
         measurement: what was measured.
+        slopes: along the direction that deviates most, where a kink was found there: the slopes to
+            the left, by the tape and to the right. Defaults to None.
     """
 
     judgement: Judgement
     measurement: Measurement
+    slopes: tuple[float, float, float] | None = None
 
 
 def look_again(
@@ -60,9 +63,19 @@ def look_again(
         return first
     there = measure_directions(nearby, directions, None, seed, brief=brief)
     share = _share(target, here, seed, widely=widely)
-    judgement = judge_second_look(first.judgement, here, judged(there, nearby), share)
-    on_kink = judgement.verdict is Verdict.PASS and judgement.reason == "kink"
-    return Look(judgement, there if on_kink else here)
+    seen = judged(there, nearby)
+    judgement = judge_second_look(first.judgement, here, seen, share)
+    passes = judgement.verdict is Verdict.PASS and seen.verdict is Verdict.PASS
+    return Look(judgement, there if passes else here, _slopes(here))
+
+
+def _slopes(measurement: Measurement) -> tuple[float, float, float] | None:
+    """The slopes to the left, by the tape and to the right, where a kink is between them."""
+    kinks = [line for line in measurement.lines if line.deviates and line.slope.has_kink]
+    if not kinks:
+        return None
+    line = max(kinks, key=lambda line: line.gap)
+    return line.slope.backward, line.analytic, line.slope.forward
 
 
 def _share(target: Target, here: Measurement, seed: int, *, widely: bool) -> float | None:

@@ -116,6 +116,17 @@ def kernel_of(source: Source, users: Sequence[tf.Operation]) -> Kernel | None:
         return None
     elif user.inputs[0].shape[-1] != source.shape[2]:
         return None  # with groups, one output needs one of each group
-    if math.prod(source.shape) <= (user.outputs[0].shape.num_elements() or math.inf):
-        return None  # to move it costs less than to add to all that it gives
-    return Kernel(user.name, transposed)
+    return Kernel(user.name, transposed) if pays(user, transposed=transposed) else None
+
+
+def pays(user: tf.Operation, *, transposed: bool) -> bool:
+    """Whether a thin product beside costs less than to move the kernel, going by numbers moved."""
+    kernel, outputs = user.inputs[1].shape, user.outputs[0].shape.num_elements()
+    if not outputs:
+        return False
+    given = math.prod(kernel)
+    last = kernel[0] if transposed else kernel[-1]
+    inner, positions = given // last, outputs // last
+    # A convolution of more than one pixel copies all patches that it is made of.
+    copies = 1 if user.type == "MatMul" or kernel[0] == kernel[1] == 1 else 2
+    return bool(copies * positions * inner + 2 * outputs < 2 * given)

@@ -40,12 +40,14 @@ class Call:
         start: position of its first operation.
         end: position after its last one; None while it goes on.
         tracked: whether the layer is one of the model's.
+        backward_of: the call that this is a backward pass of, and belongs to; None for none.
     """
 
     path: str
     start: int
     end: int | None = None
     tracked: bool = False
+    backward_of: Call | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,7 @@ def divide(
     """
     operations = graph.get_operations()
     cone = _before(targets)
-    walk = _Walk(leaves, gates, _calls_at(len(operations), calls))
+    walk = _Walk(leaves, gates, _calls_at(operations, calls))
     for position, operation in enumerate(operations):
         if operation.name in cone:
             walk.add(position, operation)
@@ -120,12 +122,38 @@ def _before(targets: Iterable[tf.Tensor]) -> set[str]:
     return found
 
 
-def _calls_at(count: int, calls: Sequence[Call]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The innermost call, by its position, in which each operation was made; -1 for none."""
-    innermost = np.full(count, -1)
+def _calls_at(
+    operations: Sequence[tf.Operation], calls: Sequence[Call]
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The innermost call, by its position, that each operation belongs to; -1 for none.
+
+    What a tape within the step computes for a call's backward pass belongs to that call, too.
+    """
+    innermost = np.full(len(operations), -1)
+    numbers = {id(call): number for number, call in enumerate(calls)}
     for number, call in enumerate(calls):
-        innermost[call.start : call.end] = number
+        own = number if call.backward_of is None else numbers[id(call.backward_of)]
+        innermost[call.start : call.end] = own
+    scopes: dict[str, set[int]] = {}
+    for operation, number in zip(operations, innermost, strict=True):
+        scopes.setdefault(operation.name.rpartition("/")[0], set()).add(int(number))
+    for position, operation in enumerate(operations):
+        if innermost[position] < 0 and operation.name.startswith(_BACKWARD):
+            innermost[position] = _only_call(operation.name, scopes)
     return innermost
+
+
+_BACKWARD = "gradient_tape/"
+"""What names of operations begin with that tapes add, before the scope of the forward one."""
+
+
+def _only_call(name: str, scopes: Mapping[str, set[int]]) -> int:
+    """The one call that was made in the scope that an operation differentiates; -1 for none."""
+    scope = name.rpartition(_BACKWARD)[2].rpartition("/")[0]
+    while scope and scope not in scopes:
+        scope = scope.rpartition("/")[0]
+    known = scopes.get(scope, set())
+    return next(iter(known)) if len(known) == 1 else -1
 
 
 @dataclass

@@ -31,6 +31,8 @@ def facts(report: GradientReport) -> tuple[tuple[str, str], ...]:
     )
     found.append(("phase", f"{objective.phase}, {origin}"))
     found.append(("method", method(report)))
+    if compared := coverage(report):
+        found.append(("compared", compared))
     if precise := precision(report):
         found.append(("imprecise" if report.imprecise_layers else "precision", precise))
     if settings.expected_mismatch:
@@ -71,10 +73,24 @@ def summary(report: GradientReport) -> str:
         return "No variable was checked."
     tally = counts(report)
     if len(tally) == 1 and tally[0][0] == "pass":
-        total = tally[0][1]
-        return f"All {total} variables pass." if total > 1 else "The one variable passes."
+        total, compared = tally[0][1], sum(v.compared for v in report.variables)
+        if compared == total:
+            return f"All {total} variables pass." if total > 1 else "The one variable passes."
+        return f"Nothing is wrong with {plural(total, 'variable')}, {compared} of them compared."
     parts = ", ".join(f"{count} {name}" for name, count in tally)
     return f"Of {plural(len(report.variables), 'variable')}: {parts}."
+
+
+def coverage(report: GradientReport) -> str:
+    """How much was compared and not just too small to be seen; `""` where that is everything."""
+    compared = sum(variable.compared for variable in report.variables)
+    if compared == len(report.variables):
+        return ""
+    share = report.coverage.parameters
+    return (
+        f"{compared} of {plural(len(report.variables), 'variable')}, "
+        f"{100 * share:.3g} % of their entries"
+    )
 
 
 def method(report: GradientReport) -> str:

@@ -219,10 +219,18 @@ def variable_sentences(variable: VariableReport) -> tuple[str, ...]:
     """What there is to say of one variable beyond its numbers."""
     quiet = variable.verdict is Verdict.PASS or not variable.counts
     sentences = ["" if quiet else REASON_SENTENCES.get(variable.reason, "")]
-    if variable.verdict is Verdict.INCONCLUSIVE and math.isfinite(variable.detectable_error):
+    open_or_small = (
+        variable.verdict is Verdict.INCONCLUSIVE or variable.reason == "below_resolution"
+    )
+    if open_or_small and math.isfinite(variable.detectable_error):
         sentences.append(
             "The smallest error this check would have seen: "
             f"{number(variable.detectable_error, 2)}."
         )
     sentences += [variable.note, variable.pattern]
+    if variable.slopes is not None:
+        left, tape, right = (number(slope, 5) for slope in variable.slopes)
+        sentences.append(
+            f"Along one direction: {left} to the left, {right} to the right, {tape} by the tape."
+        )
     return tuple(sentence for sentence in sentences if sentence)

@@ -209,6 +209,7 @@ def tags(
         "gradcheck.culprits": ", ".join(history.culprits(reports)) or NONE,
         "gradcheck.first_fail_step": NONE if first_fail is None else str(first_fail),
         "gradcheck.worst_layer": ranked[0].layer if ranked else NONE,
+        "gradcheck.coverage": _coverage(reports),
         "gradcheck.schema": SCHEMA,
     }
     if section != FIRST:
@@ -217,6 +218,16 @@ def tags(
         values[f"{section}.errors"] = str(errors_before + len(errors))
         values[f"{section}.last_error"] = cut(errors[-1], 500)
     return {name: cut(value) for name, value in values.items()}
+
+
+def _coverage(reports: Sequence[GradientReport]) -> str:
+    """The smallest share of the variables that one of the checks compared, such as `"0.982"`."""
+    shares = [report.coverage.variables for report in reports if report.variables]
+    return f"{min(shares):.3g}" if shares else NONE
+
+
+def _is_share(tag: str) -> bool:
+    return re.fullmatch(r"[01](\.\d+)?(e-\d+)?", tag) is not None
 
 
 def merged_tags(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
@@ -231,6 +242,8 @@ def merged_tags(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, 
         merged[name] = _worse(before.get(name, ""), now[name])
     if merged["gradcheck.verdict"] != now["gradcheck.verdict"]:
         merged["gradcheck.worst_layer"] = before.get("gradcheck.worst_layer", NONE)
+    shares = [tags.get("gradcheck.coverage", NONE) for tags in (before, now)]
+    merged["gradcheck.coverage"] = min(filter(_is_share, shares), key=float, default=NONE)
     for name in ("gradcheck.failing_layers", "gradcheck.culprits"):
         named = [*before.get(name, NONE).split(", "), *now[name].split(", ")]
         merged[name] = cut(
