@@ -129,11 +129,16 @@ def test_scale_is_the_root_mean_square(values: list[float], factor: float) -> No
 
 @pytest.mark.parametrize(
     "value",
-    [np.zeros(4), np.zeros(0), np.full(3, 1e-12), np.array([np.nan]), np.array([np.inf, 1.0])],
+    [np.zeros(4), np.zeros(0), np.full(3, 1e-12), np.array([np.nan]), np.full(2, 1e200)],
 )
 def test_what_has_no_scale_gets_one(value: np.ndarray) -> None:
-    """Zero, nothing, next to nothing and what is not finite get the scale 0.1."""
+    """Zero, nothing, next to nothing and what has no finite square get the scale 0.1."""
     assert scale_of(value) == 0.1
+
+
+def test_what_is_not_finite_has_no_part_in_the_scale() -> None:
+    """NaN that stands for something missing, and infinite masks, leave the scale of the others."""
+    assert scale_of(np.array([np.inf, 3.0, np.nan, -3.0])) == 3.0
 
 
 @given(st.tuples(st.integers(1, 4), st.integers(1, 4)), st.floats(1e-3, 1e3))
