@@ -34,7 +34,7 @@ from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.declared import Declared, declared_by
 from tfcheck.eager import EagerObjective
 from tfcheck.eager_losses import eager_losses, notes_on_eager
-from tfcheck.errors import ModelError, NoTapeError, TfcheckError, TraceError
+from tfcheck.errors import BatchError, ModelError, NoTapeError, TfcheckError, TraceError
 from tfcheck.evidence import Evidence
 from tfcheck.examine import NOT_REACHED, Examination, Finding
 from tfcheck.judge import Judgement
@@ -513,7 +513,12 @@ class Checker:
         settings = replace(self._measuring, expected_mismatch=())
         checker = Checker(step, settings, once=True, verdicts_only=True)
         self._deadline.require_time()
-        report = checker.check(batch, deadline=self._deadline)
+        try:
+            report = checker.check(batch, deadline=self._deadline)
+        except BatchError:
+            if batch.not_finite:
+                return set()
+            raise
         self._deadline.require_time()
         wrong = (Verdict.FAIL, Verdict.SUSPECT)
         excused = ("non_finite",) if batch.not_finite else ()
