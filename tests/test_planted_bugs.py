@@ -1500,6 +1500,15 @@ def second_derivative_under_a_penalty(rng: np.random.Generator) -> Plant:
     return Plant(model, x, y, wrong, ("net/square",))
 
 
+@planted
+def argmax_beside_zeros(rng: np.random.Generator) -> Plant:
+    """A choice by argmax, with zeros added that have a gradient: of zero, throughout."""
+    pick = keras.layers.Lambda(
+        lambda x: tf.one_hot(tf.argmax(x, -1), 4) + 0 * x, output_shape=(4,), name="pick"
+    )
+    return Plant(around(pick), *vectors(rng), BEFORE, ("net/pick",), reason="blocked")
+
+
 class WeightNormAssigned(keras.layers.Layer):
     """A dense layer that normalises its kernel and keeps it by assignment, past all tapes."""
 

@@ -547,6 +547,8 @@ class Examination:
             return None
         if not np.any(gradient) and local.is_blocked(leaves):
             return self._finding(position, None, Judgement(Verdict.FAIL, "blocked", _JUMPS))
+        if not np.any(gradient) and local.may_jump(leaves):
+            return None
         if local.wrong_behind(leaves):
             return self._before_wrong_units(position, local)
         if not all(source.units for source in sources):

@@ -228,6 +228,13 @@ class LocalExamination:
         """Whether units depend on a variable, or on what comes of it, in jumps alone."""
         return bool(self._through(self.blocked, leaves))
 
+    def may_jump(self, leaves: Iterable[str]) -> bool:
+        """Whether units follow a variable, or what comes of it, by way of what is no float.
+
+        That stands still where units are measured.
+        """
+        return any(map(self.locally.apart.follows_in_jumps, self._through(self._sources(), leaves)))
+
     def is_unclear(self, leaves: Iterable[str]) -> bool:
         """Whether a variable's gradient comes through a unit of which too little is known."""
         return bool(self._through(self.unclear, leaves))

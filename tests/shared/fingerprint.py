@@ -48,8 +48,8 @@ def nothing_changes(*roots: Any) -> Iterator[None]:
     finally:
         after = fingerprint(*roots, alive=alive)
         # Those that have ended since, such as a pool's of an earlier test, are nobody's here.
-        ended: Counter[str] = Counter(before[_THREADS]) - Counter(after[_THREADS])
-        before[_THREADS] = sorted((Counter(before[_THREADS]) - ended).elements())
+        ended = Counter[str](before[_THREADS]) - Counter[str](after[_THREADS])
+        before[_THREADS] = sorted((Counter[str](before[_THREADS]) - ended).elements())
         changed = differences(before, after)
         assert not changed, changed
 
