@@ -34,6 +34,7 @@ from pathlib import Path
 from tfcheck.report import GradientReport
 from tfcheck.tracking import MlflowTracking
 from tfcheck.tracking.courier import Courier
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 report = GradientReport.load("report.json")
 tracking = MlflowTracking()
 tracking.start(report.settings, "net")
