@@ -391,6 +391,24 @@ def test_what_is_assigned_is_told_by_variable_and_line() -> None:
     assert any(note.endswith(f"held fixed: norm/w at {place}.") for note in report.notes)
 
 
+class Noisy(keras.layers.Layer):
+    """Noise from a generator of its own, whose state it moves on and reads again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seeds = keras.random.SeedGenerator(3)
+
+    def call(self, x: Any) -> Any:
+        once = x + keras.random.normal(x.shape, seed=self.seeds)
+        return once + keras.random.normal(x.shape, seed=self.seeds)
+
+
+def test_what_no_gradient_could_follow_is_not_told() -> None:
+    """The state of a random generator that a step moves on is no value that a tape loses."""
+    report = check_layer(Noisy(), X)
+    assert not any("assigns to a variable" in note for note in report.notes), report.notes
+
+
 # -- where culprits are ----------------------------------------------------------------------
 
 

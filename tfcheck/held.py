@@ -45,6 +45,8 @@ def _constants(objective: Objective) -> Iterator[str]:
 def _assigned(objective: Objective) -> Iterator[str]:
     """What the step assigns and a loss uses: the variable, and the line that assigns it."""
     for operation in objective.assignments:
+        if not operation.inputs[1].dtype.is_floating:
+            continue  # counters, and the states of random generators
         place = place_of(operation)
         variable = objective.variable_behind(operation.inputs[0])
         yield f"{variable} at {place.quoted}" if place else variable
