@@ -18,6 +18,7 @@ from tfcheck.internals import sublayers
 from tfcheck.listening import Applied, Recording, TapeCall
 from tfcheck.own_calls import OwnCall
 from tfcheck.steps import takes_training
+from tfcheck.units import before_all
 from tfcheck.where import place_of
 
 
@@ -160,20 +161,11 @@ _OF_NORMS = frozenset({"EuclideanNorm", "L2Loss", "Rsqrt", "Sign", "Sqrt"})
 
 def _uses_compiled(recording: Recording) -> bool:
     """Whether any target is computed from what `compute_loss` or the compiled loss gives."""
-    pending = [target.op for call in recording.tape_calls for target in call.targets]
     given = [tensor for tensor in recording.compiled if tf.is_symbolic_tensor(tensor)]
     if any(tensor.graph is not recording.graph for tensor in given):
         return True  # within a function of its own, where it goes is not known
-    compiled = {tensor.op.name for tensor in given}
-    seen: set[str] = set()
-    while pending:
-        operation = pending.pop()
-        if operation.name in compiled:
-            return True
-        if operation.name not in seen:
-            seen.add(operation.name)
-            pending += [tensor.op for tensor in operation.inputs]
-    return False
+    before = before_all(target for call in recording.tape_calls for target in call.targets)
+    return not before.isdisjoint(tensor.op.name for tensor in given)
 
 
 def _name_of(loss: Any) -> str:

@@ -23,17 +23,12 @@ class Excerpts:
 
     Args:
         graph_def: the graph.
-        instead: nodes in the place of those of their names, or beside them. Defaults to none.
     """
 
-    def __init__(self, graph_def: Any, instead: Iterable[Any] = ()) -> None:
+    def __init__(self, graph_def: Any) -> None:
         self._graph_def = graph_def
-        self._nodes = {node.name: node for node in (*graph_def.node, *instead)}
+        self._nodes = {node.name: node for node in graph_def.node}
         self._functions = {f.signature.name: f for f in graph_def.library.function}
-
-    def replacing(self, nodes: Iterable[Any]) -> Excerpts:
-        """The same graph with other nodes in the place of those of their names, or beside them."""
-        return Excerpts(self._graph_def, nodes)
 
     def node(self, name: str) -> Any:
         """The node of a name."""

@@ -120,7 +120,3 @@ class Moves:
                 lying[number] = np.full(piece.shape, reach)
                 beside.append(tf.constant(dense(direction)))
         return layout.packed(lying), beside
-
-
-def _dense(direction: Direction) -> Array:
-    return direction.dense() if isinstance(direction, Factors) else direction

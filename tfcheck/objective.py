@@ -350,7 +350,7 @@ class Objective:
     def made_in(self, operation: tf.Operation) -> str:
         """The path of the innermost layer that makes an operation in the traced graph, or `""`."""
         position = operation.graph.get_operations().index(operation)
-        around = [c for c in self._layer_calls if c.start <= position < (c.end or position + 1)]
+        around = [call for call in self._layer_calls if call.makes(position)]
         return around[-1].path if around else ""
 
     def behind(self, operation: tf.Operation) -> frozenset[str]:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfcheck.internals import function_graph, is_differentiable
 from tfcheck.nodes import OF_SHAPES
-from tfcheck.units import READ
+from tfcheck.units import READ, flows
 
 _OF_SHAPES = OF_SHAPES | {"VariableShape"}
 
@@ -200,7 +200,7 @@ class Way:
             self._inside[operation.name] = list(self._bodies(operation))
         if self._inside[operation.name]:
             return self._through_bodies(operation, given)
-        made = {t.name for t in operation.outputs if _flows(t.dtype) and t.name in self._needed}
+        made = {t.name for t in operation.outputs if flows(t) and t.name in self._needed}
         sides = _ONE_SIDED.get(operation.type, range(len(operation.inputs)))
         through = any(operation.inputs[side].name in given for side in sides)
         flat = operation.type in _FLAT or not is_differentiable(operation)
@@ -269,7 +269,3 @@ def _graphs_of(operation: tf.Operation) -> Iterator[Any]:
                 graph = function_graph(operation.graph, function.name) if function.name else None
                 if graph is not None:
                     yield graph
-
-
-def _flows(dtype: tf.DType) -> bool:
-    return bool(dtype.is_floating or dtype.is_complex or dtype in (tf.variant, tf.resource))

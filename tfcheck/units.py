@@ -49,6 +49,10 @@ class Call:
     tracked: bool = False
     backward_of: Call | None = None
 
+    def makes(self, position: int) -> bool:
+        """Whether the operation at a position is made in it."""
+        return self.start <= position and (self.end is None or position < self.end)
+
 
 @dataclass(frozen=True, eq=False)
 class Division:
@@ -190,7 +194,7 @@ class _Walk:
         closed = not self.layer_inputs.get(operation.name, True)
         if not inputs or operation.type in OF_SHAPES or closed:
             return
-        self._live |= {out.name: operation for out in operation.outputs if _flows(out)}
+        self._live |= {out.name: operation for out in operation.outputs if flows(out)}
         if operation.type == READ or operation.name in self.layer_inputs:
             self.gates.append(operation)
             variable = self.leaves.get(inputs[0].name)
@@ -266,7 +270,7 @@ class _Walk:
         return unit_of, tuple(paths)
 
 
-def _flows(tensor: tf.Tensor) -> bool:
+def flows(tensor: tf.Tensor) -> bool:
     """Whether derivatives can go through a tensor of this kind."""
     dtype = tensor.dtype
     return bool(dtype.is_floating or dtype.is_complex or dtype in (tf.variant, tf.resource))

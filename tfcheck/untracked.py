@@ -76,7 +76,7 @@ def users_in(traced: TracedStep) -> dict[int, User]:
     found: dict[int, User] = {}
     for position, operation in enumerate(traced.function.graph.get_operations() if named else ()):
         for name in named.keys() & {tensor.op.name for tensor in operation.inputs}:
-            within = [c.path for c in calls if c.start <= position < (c.end or position + 1)]
+            within = [call.path for call in calls if call.makes(position)]
             known = found.get(named[name])
             if known is None or (within and not known[0]):
                 found[named[name]] = (within[-1] if within else "", place_of(operation))
