@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -57,8 +57,7 @@ def moved_name(number: int) -> str:
     return f"moved/{number}:0"
 
 
-@dataclass(frozen=True, eq=False)
-class Given:
+class Given(NamedTuple):
     """What units are given at a point.
 
     Attributes:
@@ -101,10 +100,7 @@ class _Part:
         self._weights = list(dict.fromkeys(o.named for o in outputs if o.named))
         wanted = list(dict.fromkeys(output.name for output in outputs))
 
-        def evaluate(
-            place: tf.Tensor, move: tuple[tf.Tensor, list[tf.Tensor]], base: tuple[Any, ...]
-        ) -> Any:
-            at = Given(*base)
+        def evaluate(place: tf.Tensor, move: tuple[tf.Tensor, list[tf.Tensor]], at: Given) -> Any:
             fed = self._fed(place, move, at)
             found = apart.promoted.excerpts.assembled(nodes.values(), fed, wanted)
             return self._answer(assembly, dict(zip(wanted, found, strict=True)), at)
@@ -120,8 +116,8 @@ class _Part:
         ]
         vector, place = self._layout.spec, tf.TensorSpec([], tf.float64)
         weights = specs(names[0] for names in self._weights)
-        base = (vector, specs(self._large), specs(self._still), weights)
-        self._evaluate = graph_function(evaluate, [place, (vector, inners), base])
+        given = Given(vector, specs(self._large), specs(self._still), weights)
+        self._evaluate = graph_function(evaluate, [place, (vector, inners), given])
 
     def _fed(
         self, place: tf.Tensor, move: tuple[tf.Tensor, list[tf.Tensor]], at: Given
@@ -159,10 +155,9 @@ class _Part:
         )
 
     def _at(self, given: Given, place: float, moves: Moves) -> Any:
-        base = (given.lying, given.bases, given.still, given.weights)
         direction = moves.in_layout(self._layout)
         try:
-            return self._evaluate(tf.constant(place, tf.float64), direction, base)
+            return self._evaluate(tf.constant(place, tf.float64), direction, given)
         except tf.errors.OpError:
             return None
 
