@@ -6,8 +6,10 @@ import math
 import traceback
 
 from tfcheck.errors import TfcheckError
-from tfcheck.report import GradientReport, ObjectiveSummary, Settings
-from tfcheck.verdict import Verdict
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import Verdict
+from tfcheck.report.rows import ObjectiveSummary
+from tfcheck.settings import Settings
 
 
 def error_report(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from tfcheck.batch import Batch
+from tfcheck.trace.batch import Batch
 
 _LENGTH = 12
 

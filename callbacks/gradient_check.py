@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 
-from tfcheck.batch import Batch, first_batch
 from tfcheck.callbacks.checkpoints import Checkpoints, Moment, TrainingState
 from tfcheck.callbacks.error_report import error_report
 from tfcheck.callbacks.fingerprint import fingerprint
@@ -17,14 +16,15 @@ from tfcheck.callbacks.missed import tell_what_cannot_come, tell_what_never_came
 from tfcheck.callbacks.naming import FIRST, about, require_name, require_seconds
 from tfcheck.callbacks.step_count import StepCount
 from tfcheck.callbacks.telling import GradientCheckWarning, finding, warn
-from tfcheck.check import GradientChecker
+from tfcheck.checker import GradientChecker
 from tfcheck.errors import GradientCheckFailed, ModelError
-from tfcheck.options import make_settings, require_choice, require_verbose
-from tfcheck.preconditions import require_backend
-from tfcheck.progress import progress_line
-from tfcheck.report import GradientReport
-from tfcheck.steps import LossFunction
-from tfcheck.verdict import PRECISION, Thresholds, Verdict
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import PRECISION, Thresholds, Verdict
+from tfcheck.rendering.progress import progress_line
+from tfcheck.settings import make_settings, require_choice, require_verbose
+from tfcheck.trace.batch import Batch, first_batch
+from tfcheck.trace.preconditions import require_backend
+from tfcheck.trace.steps import LossFunction
 
 __all__ = ["GradientCheck", "GradientCheckWarning"]
 

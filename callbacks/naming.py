@@ -8,8 +8,8 @@ import re
 import numpy as np
 
 from tfcheck.errors import ArgumentError, rule
-from tfcheck.report import Settings
-from tfcheck.steps import LossFunction
+from tfcheck.settings import Settings
+from tfcheck.trace.steps import LossFunction
 
 FIRST = "gradcheck"
 """The name of a callback that is given none and is the first in its training."""

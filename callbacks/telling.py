@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import warnings
 
-from tfcheck.rendering.words import REASON_NAMES, moment, placed_culprits, scientific
-from tfcheck.report import GradientReport, VariableReport
-from tfcheck.verdict import Verdict
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.reasons import shown as shown_as
+from tfcheck.judge.verdict import Verdict
+from tfcheck.rendering.words import moment, placed_culprits, scientific
+from tfcheck.report.rows import VariableReport
 
 _NOT_THE_USERS = ("keras", "tensorflow", "tfcheck")
 _NAMED = 3
@@ -48,5 +50,5 @@ def finding(report: GradientReport) -> str:
 def _how(variable: VariableReport) -> str:
     """The reason where there is one: then the score is not what is wrong."""
     if variable.reason:
-        return REASON_NAMES.get(variable.reason, variable.reason)
+        return shown_as(variable.reason)
     return f"score {scientific(variable.score)}"

@@ -10,15 +10,16 @@ from typing import Any
 
 import click
 
-from tfcheck import options
+from tfcheck import settings as allowed
 from tfcheck.errors import ArgumentError, TfcheckError, rule
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import Thresholds, Verdict
 from tfcheck.memory import size_of
-from tfcheck.progress import progress_line
-from tfcheck.report import GradientReport, Settings
+from tfcheck.rendering.progress import progress_line
 from tfcheck.scripts.model_sources import load_model, model_source
 from tfcheck.scripts.records import Records
 from tfcheck.scripts.surroundings import import_quietly, require_tensorflow_backend
-from tfcheck.verdict import Thresholds, Verdict
+from tfcheck.settings import Settings
 
 TRACEBACK = "tfcheck.traceback"
 """Key in click's `meta`: whether to show the traceback of what is refused."""
@@ -49,9 +50,9 @@ def _checked(check: Callable[[Any], Any], convert: Callable[[str], Any]) -> Call
     return take
 
 
-_epsilon = _checked(options.step, float)
-_memory_limit = _checked(options.memory, int)
-_time_limit = _checked(options.duration, float)
+_epsilon = _checked(allowed.step, float)
+_memory_limit = _checked(allowed.memory, int)
+_time_limit = _checked(allowed.duration, float)
 _max_bytes = _checked(lambda size: size_of("max-bytes", size), int)
 
 
@@ -99,7 +100,7 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
 )
 @click.option(
     "--directions",
-    type=click.IntRange(1, options.MOST_DIRECTIONS),
+    type=click.IntRange(1, allowed.MOST_DIRECTIONS),
     metavar="N",
     default=_DEFAULTS.directions,
     show_default=True,
@@ -145,7 +146,7 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0, options.LARGEST_SEED),
+    type=click.IntRange(0, allowed.LARGEST_SEED),
     metavar="N",
     default=_DEFAULTS.seed,
     show_default=True,
@@ -161,7 +162,7 @@ def _note_traceback(ctx: click.Context, _param: click.Parameter, value: bool) ->
 )
 @click.option(
     "--dropout",
-    type=click.Choice(options.DROPOUT),
+    type=click.Choice(allowed.DROPOUT),
     default=_DEFAULTS.dropout,
     show_default=True,
     help="Silence dropout, or leave it on with its masks held fixed.",
@@ -258,7 +259,7 @@ def audit(  # noqa: PLR0917 - click gives them by name
     # Whatever can be refused without loading TensorFlow is refused first.
     require_tensorflow_backend()
     source = model_source(model)
-    settings = options.make_settings(
+    settings = allowed.make_settings(
         phase=phase,
         method=method,
         directions=directions,
@@ -279,8 +280,8 @@ def audit(  # noqa: PLR0917 - click gives them by name
     verbose = int(not quiet)
     with progress_line("loading TensorFlow", title="", verbose=verbose, after=0) as progress:
         import_quietly()
-        from tfcheck.batch import first_batch
-        from tfcheck.check import GradientChecker
+        from tfcheck.checker import GradientChecker
+        from tfcheck.trace.batch import first_batch
 
         progress("loading the model", 0, 0)
         model = load_model(source, imports, unsafe, loss, seed=seed, max_bytes=max_bytes)

@@ -38,7 +38,7 @@ def read_batch(path: Path, max_bytes: int) -> dict[str, Any]:
         max_bytes: how much memory the arrays may take.
 
     Returns:
-        The arguments of `tfcheck.batch.first_batch`.
+        The arguments of `tfcheck.trace.batch.first_batch`.
 
     Raises:
         BatchError: if the file is not of this kind, or too large. Nothing of it is loaded then.

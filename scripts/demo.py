@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfcheck.errors import TfcheckError
-from tfcheck.progress import Progress, progress_line
-from tfcheck.report import GradientReport
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import Verdict
+from tfcheck.progress import Progress
+from tfcheck.rendering.progress import progress_line
 from tfcheck.scripts.surroundings import (
     command_name,
     import_quietly,
     nearby,
     standard_output,
 )
-from tfcheck.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -244,7 +244,7 @@ def main(destination: Path) -> None:
     import mlflow
     from sklearn.datasets import load_digits
 
-    from tfcheck.relocation import make_relocatable
+    from tfcheck.dashboard.relocation import make_relocatable
 
     if destination.exists() and not (
         any(destination.glob("*/meta.yaml")) or not any(destination.iterdir())

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from tfcheck.errors import TfcheckError, first_line
-from tfcheck.report import GradientReport
+from tfcheck.gradient_report import GradientReport
 from tfcheck.scripts.surroundings import command_name, output_given_up, standard_output
 
 MLFLOW_SECONDS = 30.0

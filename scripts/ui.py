@@ -28,8 +28,8 @@ def ui(store: str | None, port: int | None, live: bool, browser: bool) -> None:
     A store is shown as it is now, from a copy: nothing in its folder changes, and what you change
     in MLflow's pages is not kept. Use --live to watch a training, or to keep your changes.
     """
-    from tfcheck.dashboard import dashboard
-    from tfcheck.store import find_store
+    from tfcheck.dashboard.serve import dashboard
+    from tfcheck.dashboard.store import find_store
 
     try:
         found = find_store(store, os.environ.get("MLFLOW_TRACKING_URI"))

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import tfcheck.tracing
+import tfcheck.trace.tracing
 from tfcheck import GradientReport, Verdict, check_gradients
-from tfcheck.batch import first_batch
 from tfcheck.callbacks import GradientCheck
-from tfcheck.eager import listen_eagerly
-from tfcheck.steps import model_step
+from tfcheck.objective.eager_objective import listen_eagerly
+from tfcheck.trace.batch import first_batch
+from tfcheck.trace.steps import model_step
 
 L = keras.layers
 RNG = np.random.default_rng(4)
@@ -101,14 +101,14 @@ def test_a_loss_scale_that_moves(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A list that grows with every trace of a model's own step."""
     traces: list[Any] = []
-    original = tfcheck.tracing.trace
+    original = tfcheck.trace.tracing.trace
 
     def trace(step: Any, batch: Any) -> Any:
         if step.source == "train_step":
             traces.append(step)
         return original(step, batch)
 
-    monkeypatch.setattr("tfcheck.check.trace", trace)
+    monkeypatch.setattr("tfcheck.checker.trace", trace)
     return traces
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcheck.batch import first_batch
 from tfcheck.errors import BatchError
+from tfcheck.trace.batch import first_batch
 
 
 def ones(samples: int) -> np.ndarray:

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import tfcheck.batch
-import tfcheck.check
+import tfcheck.checker
+import tfcheck.trace.batch
 from tfcheck import GradientCheckFailed, GradientReport, TfcheckError, Verdict
 from tfcheck.callbacks import GradientCheck
 from tfcheck.callbacks.checkpoints import Checkpoints, Moment, TrainingState
 from tfcheck.callbacks.gradient_check import GradientCheckWarning
 from tfcheck.errors import ArgumentError, BatchError
-from tfcheck.tracing import trace
+from tfcheck.report.rows import ObjectiveSummary
+from tfcheck.trace.tracing import trace
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(16, 3)).astype("float32")
@@ -81,12 +82,12 @@ def no_checks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             (),
             (),
             (),
-            tfcheck.report.ObjectiveSummary("train_step", "train"),
+            ObjectiveSummary("train_step", "train"),
             step=step,
             checkpoint=checkpoint,
         )
 
-    monkeypatch.setattr(tfcheck.check.GradientChecker, "check", check)
+    monkeypatch.setattr(tfcheck.checker.GradientChecker, "check", check)
     return done
 
 
@@ -220,7 +221,7 @@ def test_the_weights_at_the_checkpoint_are_checked(monkeypatch: pytest.MonkeyPat
         traced.append(options)
         return trace(*arguments, **options)
 
-    monkeypatch.setattr(tfcheck.check, "trace", counting)
+    monkeypatch.setattr(tfcheck.checker, "trace", counting)
     model = small_model()
     losses: list[float] = []
 
@@ -374,7 +375,7 @@ def test_training_is_bit_for_bit_the_same(build: Callable[[], keras.Model], data
 
 def test_the_comparison_sees_a_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
     """If looking at the debug batch moved the dataset's shuffling on, the losses would differ."""
-    monkeypatch.setattr(tfcheck.batch, "_undisturbed", lambda dataset: dataset)
+    monkeypatch.setattr(tfcheck.trace.batch, "_undisturbed", lambda dataset: dataset)
     alone = trained(unbuilt, checked=False, dataset=True)
     watched = trained(unbuilt, checked=True, dataset=True)
     assert alone[0] != watched[0]
@@ -478,7 +479,7 @@ def test_foreign_errors_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_arguments: Any, **_options: Any) -> Any:
         raise ZeroDivisionError("no luck")
 
-    monkeypatch.setattr(tfcheck.check.GradientChecker, "check", broken)
+    monkeypatch.setattr(tfcheck.checker.GradientChecker, "check", broken)
     callback = GradientCheck(X[:4], Y[:4], **QUIET)
     with pytest.warns(GradientCheckWarning, match="no luck"):
         fit(small_model(), callback)

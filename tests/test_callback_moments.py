@@ -13,19 +13,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import tfcheck.check
-from tfcheck.batch import first_batch
+import tfcheck.checker
 from tfcheck.callbacks import GradientCheck
 from tfcheck.callbacks.fingerprint import fingerprint
 from tfcheck.callbacks.step_count import StepCount
 from tfcheck.callbacks.telling import GradientCheckWarning, finding
-from tfcheck.report import (
-    GradientReport,
-    LayerReport,
-    ObjectiveSummary,
-    VariableReport,
-)
-from tfcheck.verdict import Verdict
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import Verdict
+from tfcheck.report.rows import LayerReport, ObjectiveSummary, VariableReport
+from tfcheck.trace.batch import first_batch
 
 X = np.linspace(-1, 1, 32, dtype="float32").reshape(16, 2)
 Y = X[:, :1] - 0.3
@@ -52,7 +48,7 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Verdict, str]]:
         verdict, reason = to_come.pop(0) if to_come else (Verdict.PASS, "")
         return report_with(verdict, reason, step=step, checkpoint=checkpoint)
 
-    monkeypatch.setattr(tfcheck.check.GradientChecker, "check", check)
+    monkeypatch.setattr(tfcheck.checker.GradientChecker, "check", check)
     return to_come
 
 

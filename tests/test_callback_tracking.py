@@ -16,7 +16,7 @@ import mlflow
 import numpy as np
 import pytest
 
-import tfcheck.check
+import tfcheck.checker
 from tfcheck.callbacks import GradientCheck
 from tfcheck.callbacks.gradient_check import GradientCheckWarning
 from tfcheck.errors import ArgumentError
@@ -162,7 +162,7 @@ def test_an_interrupted_check_closes_the_log(
 
     class Interrupt(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            monkeypatch.setattr(tfcheck.check.GradientChecker, "check", interrupted)
+            monkeypatch.setattr(tfcheck.checker.GradientChecker, "check", interrupted)
 
     with pytest.raises(KeyboardInterrupt):
         trained(model(), callback, Interrupt())
@@ -180,7 +180,7 @@ def test_a_check_that_stops_training_is_logged(
     def broken(*arguments: Any, **options: Any) -> Any:
         raise ZeroDivisionError("no luck")
 
-    monkeypatch.setattr(tfcheck.check.GradientChecker, "check", broken)
+    monkeypatch.setattr(tfcheck.checker.GradientChecker, "check", broken)
     with pytest.raises(ZeroDivisionError):
         trained(model(), GradientCheck(X[:4], Y[:4], on_error="raise"))
     (run,) = fake.runs.values()

@@ -14,10 +14,10 @@ import pytest
 import tensorflow as tf
 
 from tfcheck import Verdict, check_gradients
-from tfcheck.batch import first_batch
-from tfcheck.choices import Choices
-from tfcheck.steps import model_step
-from tfcheck.tracing import trace
+from tfcheck.trace.batch import first_batch
+from tfcheck.trace.choices import Choices
+from tfcheck.trace.steps import model_step
+from tfcheck.trace.tracing import trace
 
 L = keras.layers
 RNG = np.random.default_rng(3)

@@ -492,7 +492,7 @@ def test_options_reach_the_check() -> None:
 
 def test_defaults_are_those_of_the_api() -> None:
     """Without options the command checks as `check_gradients` does."""
-    from tfcheck.report import Settings
+    from tfcheck.settings import Settings
 
     audit("models.py:right", "--quiet", "--json", "r.json")
     found = GradientReport.load("r.json").settings

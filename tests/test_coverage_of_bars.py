@@ -20,15 +20,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tfcheck.around import Around
-from tfcheck.differences import Slope, measure_noise
-from tfcheck.directions import gaussian, generator, representable
-from tfcheck.eager import _BITS, _FIRST_STEPS
-from tfcheck.examine import Examination
-from tfcheck.objective import Objective
-from tfcheck.point import Base, Parameter
-from tfcheck.report import Settings
-from tfcheck.target import Arithmetic, Target
+from tfcheck.evaluate.around import Around
+from tfcheck.examine.examination import Examination
+from tfcheck.formats import FORMATS
+from tfcheck.measure.differences import Slope, measure_noise
+from tfcheck.measure.directions import gaussian, generator, representable
+from tfcheck.measure.target import Arithmetic, Target
+from tfcheck.objective.objective import Objective
+from tfcheck.objective.point import Base, Parameter
+from tfcheck.settings import Settings
 
 Array = Any
 Loss = Callable[[Array, Any], Array]
@@ -253,10 +253,10 @@ class Plain:
         self.function = function
         self.point = point
         self.precision = self.lowest = precision
-        self.bits = _BITS[precision]
+        self.bits = FORMATS[precision].bits
         self.costly = False
         self.apart = [None]
-        self.first_step = _FIRST_STEPS[precision]
+        self.first_step = FORMATS[precision].first_step
         self.parameters = (Parameter(SimpleNamespace(shape=point.shape), "x", 0, (0,)),)
 
     def value(self, _base: Base, _parameter: Parameter) -> Array:
@@ -299,7 +299,7 @@ def target_of(function: Function, point: Array, precision: str, tape: float) -> 
     gradient = tape * function.slopes(point)
     base = Base((point,), losses, losses, (1.0,), (gradient,), ("",))
     examination = Examination(
-        cast(Objective, plain), base, Settings(), lambda _what, _done, _all: None
+        Around(cast(Objective, plain)), base, Settings(), lambda _what, _done, _all: None
     )
     return examination._target(plain.parameters[0], gradient, base, examination._loudest(0))
 
@@ -363,7 +363,7 @@ def measured(precision: str) -> tuple[Case, ...]:
     return tuple(
         case
         for name, function in FUNCTIONS.items()
-        if function.bits <= _BITS[precision]
+        if function.bits <= FORMATS[precision].bits
         for number in range(POINTS)
         for case in cases_of(name, number, precision)
     )

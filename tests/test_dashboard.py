@@ -17,9 +17,9 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from tfcheck import dashboard
+from tfcheck.dashboard import serve as dashboard
+from tfcheck.dashboard.store import StoreError, find_store, snapshot
 from tfcheck.scripts.cli import main
-from tfcheck.store import StoreError, find_store, snapshot
 from tfcheck.tracking import views
 
 pytestmark = pytest.mark.usefixtures("file_store_allowed")

@@ -7,9 +7,9 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from tfcheck.dashboard.store import find_store
 from tfcheck.scripts import demo
 from tfcheck.scripts.cli import main
-from tfcheck.store import find_store
 
 
 def runs_in(store: Path) -> list[Run]:

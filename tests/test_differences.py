@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfcheck.differences import (
+from tfcheck.measure.differences import (
     FIRST_STEP,
     LARGEST_STEP,
     SMALLEST_STEP,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfcheck.directions import Draws, gaussian, generator, representable, scale_of
+from tfcheck.measure.directions import Draws, gaussian, generator, representable, scale_of
 
 
 @given(

@@ -14,10 +14,10 @@ import pytest
 import tensorflow as tf
 
 from tfcheck import GradientReport, Verdict, check_gradients
-from tfcheck.batch import first_batch
-from tfcheck.check import GradientChecker
-from tfcheck.options import make_settings
-from tfcheck.verdict import Thresholds
+from tfcheck.checker import GradientChecker
+from tfcheck.judge.verdict import Thresholds
+from tfcheck.settings import make_settings
+from tfcheck.trace.batch import first_batch
 
 L = keras.layers
 RNG = np.random.default_rng(5)

@@ -11,12 +11,14 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tfcheck.batch import first_batch
-from tfcheck.check import GradientChecker, check_gradients
-from tfcheck.directions import scale_of
-from tfcheck.objective import Objective
-from tfcheck.point import Base
-from tfcheck.report import Settings
+from tfcheck.check import check_gradients
+from tfcheck.checker import GradientChecker
+from tfcheck.evaluate.around import Around
+from tfcheck.measure.directions import scale_of
+from tfcheck.objective.objective import Objective
+from tfcheck.objective.point import Base
+from tfcheck.settings import Settings
+from tfcheck.trace.batch import first_batch
 
 LIMIT = 2**28
 
@@ -234,7 +236,7 @@ def assert_same(objective: Objective, base: Base) -> None:
     """Assert that losses with entries perturbed at once are those of plain perturbation."""
     for parameter in objective.parameters:
         value = objective.value(base, parameter)
-        entries = objective.around.entries(base, parameter, LIMIT)
+        entries = Around(objective).entries(base, parameter, LIMIT)
         assert entries is not None, parameter.path
         count = min(4, value.size)
         index = rng.choice(value.size, count, replace=False)
@@ -297,11 +299,11 @@ def test_less_memory_means_fewer_entries_at_once() -> None:
     parameter = objective.parameters[0]
     counts = []
     for limit in (2**30, 2**20):
-        entries = objective.around.entries(base, parameter, limit)
+        entries = Around(objective).entries(base, parameter, limit)
         assert entries is not None
         counts.append(entries.at_once)
     assert counts[0] > counts[1]
-    assert objective.around.entries(base, parameter, 2**10) is None
+    assert Around(objective).entries(base, parameter, 2**10) is None
 
 
 def test_progress_is_told_within_a_variable() -> None:

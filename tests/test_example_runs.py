@@ -11,9 +11,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tfcheck.relocation import make_relocatable
-from tfcheck.report import GradientReport
-from tfcheck.store import StoreError, find_store, snapshot
+from tfcheck.dashboard.relocation import make_relocatable
+from tfcheck.dashboard.store import StoreError, find_store, snapshot
+from tfcheck.gradient_report import GradientReport
 from tfcheck.tracking import schema
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "mlruns_example"

@@ -29,5 +29,5 @@ def test_examples(name: str) -> None:
 
 def test_examples_are_found() -> None:
     """The search finds modules in each kind of place, and their examples do run."""
-    assert {"tfcheck.verdict", "tfcheck.callbacks"} <= set(modules_with_examples())
-    assert doctest.testmod(importlib.import_module("tfcheck.verdict")).attempted > 0
+    assert {"tfcheck.judge.verdict", "tfcheck.callbacks"} <= set(modules_with_examples())
+    assert doctest.testmod(importlib.import_module("tfcheck.judge.verdict")).attempted > 0

@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfcheck.float64_forms import float64_form
+from tfcheck.promote.float64_forms import float64_form
 
 SIZES = st.integers(1, 9)
 

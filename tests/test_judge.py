@@ -10,16 +10,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tfcheck import Thresholds, Verdict
-from tfcheck.differences import Slope
-from tfcheck.judge import (
+from tfcheck.judge.judgement import (
     Judgement,
     judge_measurement,
     judge_missing,
     judge_score,
     judge_second_look,
 )
-from tfcheck.measure import Measurement
-from tfcheck.target import Line
+from tfcheck.measure.differences import Slope
+from tfcheck.measure.measurement import Measurement
+from tfcheck.measure.target import Line
 
 SCORES = st.floats(0, 1)
 BARS = st.floats(0, 2)

@@ -11,17 +11,18 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-import tfcheck.apart
-import tfcheck.sources
-from tfcheck.around import MANY
-from tfcheck.batch import first_batch
-from tfcheck.check import GradientChecker, check_gradients
-from tfcheck.directions import generator, scale_of
-from tfcheck.lines import Direction, Factors
-from tfcheck.objective import Objective
-from tfcheck.point import Base, Parameter
-from tfcheck.report import Settings
-from tfcheck.together import Together
+import tfcheck.units.apart
+import tfcheck.units.sources
+from tfcheck.check import check_gradients
+from tfcheck.checker import GradientChecker
+from tfcheck.evaluate.around import MANY, Around
+from tfcheck.measure.directions import generator, scale_of
+from tfcheck.measure.lines import Direction, Factors
+from tfcheck.objective.objective import Objective
+from tfcheck.objective.point import Base, Parameter
+from tfcheck.settings import Settings
+from tfcheck.trace.batch import first_batch
+from tfcheck.units.together import Together
 
 PLACES = (2.0**-4, -(2.0**-4), 2.0**-12, 0.5)
 
@@ -79,12 +80,12 @@ def many() -> keras.Model:
     return keras.Model(x, layers.Dense(3)(Transposed()(y)))
 
 
-def at(model: keras.Model, *, once: bool = False) -> tuple[Objective, Base]:
+def at(model: keras.Model) -> tuple[Objective, Base]:
     """The objective of a model, and where it stands."""
     rng = np.random.default_rng(0)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     batch = first_batch(rng.standard_normal((4, 6, 6, 2)), rng.integers(0, 3, 4))
-    objective = GradientChecker(model, Settings(), once=once).objective(batch)
+    objective = GradientChecker(model, Settings()).objective(batch)
     return objective, objective.at(batch)
 
 
@@ -106,8 +107,8 @@ def place_by_place(
 def assert_same(objective: Objective, base: Base, parameters: list[Parameter]) -> None:
     """Assert that a random line in the parameters has the values that its places have."""
     moves = [(p, scale_of(objective.value(base, p))) for p in parameters]
-    directions = objective.around.drawn(generator(0, parameters[0].path), moves)
-    values = objective.around.line(base, directions)
+    directions = Around(objective).drawn(generator(0, parameters[0].path), moves)
+    values = Around(objective).line(base, directions)
     found = values(PLACES)
     np.testing.assert_allclose(found, place_by_place(objective, base, directions), rtol=1e-13)
     assert len(set(found)) == len(PLACES) or all(not np.any(np.asarray(m)) for m in moves)
@@ -116,8 +117,8 @@ def assert_same(objective: Objective, base: Base, parameters: list[Parameter]) -
 @pytest.fixture
 def large_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat all kernels as large ones, for which a thin product pays."""
-    monkeypatch.setattr(tfcheck.sources, "LARGE", 16)
-    monkeypatch.setattr(tfcheck.sources, "pays", lambda *_arguments, **_options: True)
+    monkeypatch.setattr(tfcheck.units.sources, "LARGE", 16)
+    monkeypatch.setattr(tfcheck.units.sources, "pays", lambda *_arguments, **_options: True)
 
 
 @pytest.mark.usefixtures("large_kernels")
@@ -138,7 +139,7 @@ def test_directions_in_large_kernels_are_products() -> None:
     keras.utils.set_random_seed(1)
     objective, _ = at(many())
     parameters = [p for p in objective.parameters if p.inputs]
-    drawn = objective.around.drawn(generator(0, "any"), [(p, 1.0) for p in parameters])
+    drawn = Around(objective).drawn(generator(0, "any"), [(p, 1.0) for p in parameters])
     factors = {p.path for p, d in drawn.items() if isinstance(d, Factors)}
     kernels = {p.path for p in parameters if p.path.endswith("kernel")}
     assert len(kernels) == 16
@@ -169,7 +170,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Together]:
         found.append(Together(*arguments, **options))
         return found[-1]
 
-    monkeypatch.setattr(tfcheck.apart, "Together", counting)
+    monkeypatch.setattr(tfcheck.units.apart, "Together", counting)
     return found
 
 
@@ -180,11 +181,11 @@ def test_places_are_counted_and_a_graph_is_built_once(built: list[Together]) -> 
     objective, base = at(model)
     parameter = objective.parameters[0]
     direction = np.ones(parameter.variable.shape)
-    first = objective.around.line(base, {parameter: direction})(PLACES)
+    first = Around(objective).line(base, {parameter: direction})(PLACES)
     assert objective.evaluations == len(PLACES)
     inputs = list(base.inputs)
     inputs[parameter.inputs[0]] += 2.0
-    other = objective.around.line(replace(base, inputs=tuple(inputs)), {parameter: -direction})
+    other = Around(objective).line(replace(base, inputs=tuple(inputs)), {parameter: -direction})
     assert not np.any(np.isclose(other(PLACES), first))
     assert objective.evaluations == 2 * len(PLACES)
     assert len(built) == 1
@@ -215,15 +216,15 @@ def test_a_place_that_is_refused_is_nan_alone() -> None:
     model = keras.Sequential([keras.Input((6, 6, 2)), Root(), layers.Flatten(), layers.Dense(3)])
     objective, base = at(model)
     matrix = objective.parameters[0]
-    found = objective.around.line(base, {matrix: np.eye(2)})([0.25, -4.0, 0.5])
+    found = Around(objective).line(base, {matrix: np.eye(2)})([0.25, -4.0, 0.5])
     assert list(np.isfinite(found)) == [True, False, True]
 
 
 def test_one_check_of_a_small_model_builds_no_graphs_for_lines(built: list[Together]) -> None:
     """What is used once only is measured place by place."""
-    objective, base = at(few(), once=True)
+    objective, base = at(few())
     parameter = objective.parameters[0]
-    values = objective.around.line(base, {parameter: np.ones(parameter.variable.shape)})
+    values = Around(objective, once=True).line(base, {parameter: np.ones(parameter.variable.shape)})
     assert np.all(np.isfinite(values(PLACES)))
     assert not built
 

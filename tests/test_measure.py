@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfcheck import Verdict, check_gradients
-from tfcheck.dependence import depends
-from tfcheck.entries import Entries, Indices, one_by_one
-from tfcheck.localise import suspicious_entries, wrong_entries
-from tfcheck.measure import Measurement, measure_directions
-from tfcheck.sweep import loudest_entries, measure_coordinate, measure_every_coordinate
-from tfcheck.target import Arithmetic, Target
+from tfcheck.measure.dependence import depends
+from tfcheck.measure.entries import Entries, Indices, one_by_one
+from tfcheck.measure.measurement import Measurement, measure_directions
+from tfcheck.measure.sweep import loudest_entries, measure_coordinate, measure_every_coordinate
+from tfcheck.measure.target import Arithmetic, Target
+from tfcheck.measure.wrong_entries import suspicious_entries, wrong_entries
 
 Array = Any
 QUIET = Arithmetic(noise=1e-13)

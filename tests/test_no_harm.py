@@ -368,15 +368,15 @@ class Stopping(Stepping):
 
 
 STAGES = (
-    "tfcheck.tracing.listening",
-    "tfcheck.check.Objective",
-    "tfcheck.check.Examination",
-    "tfcheck.check.with_precision",
-    "tfcheck.check.misapplied",
-    "tfcheck.check.compare",
-    "tfcheck.check.eager_losses",
-    "tfcheck.check.compare_compiled",
-    "tfcheck.check.assemble",
+    "tfcheck.trace.tracing.listening",
+    "tfcheck.checker.Objective",
+    "tfcheck.checker.Examination",
+    "tfcheck.checker.with_precision",
+    "tfcheck.checker.misapplied",
+    "tfcheck.checker.compare",
+    "tfcheck.checker.eager_losses",
+    "tfcheck.checker.compare_compiled",
+    "tfcheck.checker.assemble",
 )
 
 

@@ -12,7 +12,7 @@ import pytest
 from tfcheck import Thresholds, Verdict, check_gradients, check_layer
 from tfcheck.callbacks import GradientCheck
 from tfcheck.errors import ArgumentError, ArgumentTypeError
-from tfcheck.options import make_settings
+from tfcheck.settings import make_settings
 
 ABSURD: list[tuple[str, Any]] = [
     ("directions", 10**9),

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from tfcheck import Thresholds, Verdict
-from tfcheck.assemble import assemble
-from tfcheck.examine import Finding
-from tfcheck.own_numbers import follows
-from tfcheck.report import ObjectiveSummary, Settings, VariableReport
+from tfcheck.assemble.assemble import assemble
+from tfcheck.assemble.own_numbers import follows
+from tfcheck.examine.examination import Finding
+from tfcheck.report.rows import ObjectiveSummary, VariableReport
+from tfcheck.settings import Settings
 
 ROW = VariableReport(
     path="dense/kernel",

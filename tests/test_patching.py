@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from tfcheck.patching import put_in_place, threads_inherit, unreplaced
+from tfcheck.unchanged.patching import put_in_place, threads_inherit, unreplaced
 
 
 class Base:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfcheck.directions import Array
-from tfcheck.pattern import pattern_of
-from tfcheck.target import Target
+from tfcheck.measure.directions import Array
+from tfcheck.measure.pattern import pattern_of
+from tfcheck.measure.target import Target
 
 RNG = np.random.default_rng(7)
 STEP = 2.0**-18

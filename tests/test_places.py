@@ -13,7 +13,7 @@ import keras
 import pytest
 
 from tfcheck.errors import ReproductionError
-from tfcheck.places import Place, place_of, qualified
+from tfcheck.reproduce.importable import Place, place_of, qualified
 
 CODE = """
 class Layer:

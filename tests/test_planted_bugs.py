@@ -16,7 +16,7 @@ import tensorflow as tf
 from fingerprint import nothing_changes
 
 from tfcheck import GradientReport, Thresholds, Verdict, check_gradients
-from tfcheck.report import OF_THE_STEP
+from tfcheck.judge.reasons import OF_THE_STEP
 
 Call = Callable[..., Any]
 

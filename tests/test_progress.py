@@ -19,11 +19,11 @@ import keras
 import numpy as np
 import pytest
 
-import tfcheck.progress
+import tfcheck.rendering.progress
 from tfcheck import check_gradients, check_layer
 from tfcheck.callbacks import GradientCheck
 from tfcheck.errors import ArgumentError
-from tfcheck.progress import progress_line
+from tfcheck.rendering.progress import progress_line
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
 
@@ -99,7 +99,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Screen]]:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(WIDTH))
     monkeypatch.delenv("CI", raising=False)
-    monkeypatch.setattr(tfcheck.progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(tfcheck.rendering.progress, "PATIENCE", 0.0)
     made: list[Screen] = []
 
     def opened() -> Screen:
@@ -173,7 +173,7 @@ def test_training_keeps_its_own_bar(
         X, Y, tracking=None, directions=1, steps=2, epochs=1, loss_fn=lambda *_: None
     )
     check = callback_check(lambda: screen.until(f"gradient check at {next(moments)}"))
-    monkeypatch.setattr(tfcheck.check.GradientChecker, "check", check)
+    monkeypatch.setattr(tfcheck.checker.GradientChecker, "check", check)
     small_model().fit(X, Y, batch_size=2, epochs=2, verbose=1, callbacks=[callback])
     assert [report.checkpoint for report in callback.reports] == ["start", "step 2", "epoch 1"]
     seen = screen.left()
@@ -183,8 +183,9 @@ def test_training_keeps_its_own_bar(
 
 def callback_check(wait: Callable[[], None]) -> Callable[..., Any]:
     """Stands in for a check that takes its time: until `wait` returns."""
-    from tfcheck.report import GradientReport, ObjectiveSummary
-    from tfcheck.verdict import Verdict
+    from tfcheck.gradient_report import GradientReport
+    from tfcheck.judge.verdict import Verdict
+    from tfcheck.report.rows import ObjectiveSummary
 
     def check(_self: Any, _batch: Any, *, step: int, checkpoint: str, progress: Any) -> Any:
         progress("tracing", 0, 0)
@@ -202,7 +203,7 @@ def test_a_short_check_shows_nothing(
 ) -> None:
     """Nothing flickers where a check is done before anybody wonders."""
     screen = terminal()
-    monkeypatch.setattr(tfcheck.progress, "PATIENCE", 60.0)
+    monkeypatch.setattr(tfcheck.rendering.progress, "PATIENCE", 60.0)
     began = time.monotonic()
     check_gradients(small_model(), X, Y, directions=1)
     assert screen.close() == ""
@@ -371,7 +372,7 @@ def test_no_terminal(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs get a line every 50 ms."""
-    monkeypatch.setattr(tfcheck.progress, "LOG_EVERY", 0.05)
+    monkeypatch.setattr(tfcheck.rendering.progress, "LOG_EVERY", 0.05)
 
 
 @pytest.mark.usefixtures("often")
@@ -396,7 +397,7 @@ def test_a_long_check_in_a_log(
 
 def test_a_short_check_in_a_log(capfd: pytest.CaptureFixture[str]) -> None:
     """What is over before a line is due writes nothing, and is not held up by its thread."""
-    assert tfcheck.progress.LOG_EVERY == 30
+    assert tfcheck.rendering.progress.LOG_EVERY == 30
     began = time.monotonic()
     check_gradients(small_model(), X, Y, directions=1)
     assert capfd.readouterr() == ("", "")

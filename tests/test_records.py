@@ -13,10 +13,10 @@ import pytest
 
 import tfcheck.scripts.records
 from tfcheck import GradientReport
-from tfcheck.report import LayerReport, ObjectiveSummary, VariableReport
+from tfcheck.judge.verdict import Verdict
+from tfcheck.report.rows import LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.scripts.records import Records
 from tfcheck.tracking import TrackingError
-from tfcheck.verdict import Verdict
 
 WRONG = VariableReport("gate/kernel", "gate", (3, 2), 0.5, Verdict.FAIL, "", 1.0, 3.0, 1e-9)
 REPORT = GradientReport(

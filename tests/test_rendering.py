@@ -19,8 +19,11 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from tfcheck.checker import check_alone
 from tfcheck.errors import ArgumentError
-from tfcheck.evidence import Evidence
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.reasons import Reason
+from tfcheck.judge.verdict import Thresholds, Verdict, digits, worst
 from tfcheck.rendering import words
 from tfcheck.rendering.advice import advice
 from tfcheck.rendering.console import history_text, print_history, print_report, report_text
@@ -28,16 +31,10 @@ from tfcheck.rendering.grid import build_grid, overall
 from tfcheck.rendering.html import report_fragment, report_page
 from tfcheck.rendering.palette import COLOURS
 from tfcheck.rendering.plots import heatmap, heatmap_png
-from tfcheck.report import (
-    REASONS,
-    Coordinate,
-    GradientReport,
-    LayerReport,
-    ObjectiveSummary,
-    Settings,
-    VariableReport,
-)
-from tfcheck.verdict import Thresholds, Verdict, digits, worst
+from tfcheck.report.rows import Coordinate, LayerReport, ObjectiveSummary, VariableReport
+from tfcheck.reproduce.case import Case
+from tfcheck.reproduce.evidence import Evidence
+from tfcheck.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -535,10 +532,12 @@ def test_a_note_says_it_alone() -> None:
 
 def test_advice_on_unit_tests() -> None:
     """Where a test of the culprit can be made it is named, but not beside a layer checked alone."""
-    evidence = Evidence("swish", "swish", Settings())
+    evidence = Case(Evidence("swish", "swish", Settings()), check_alone)
     found = dataclasses.replace(FAILING, culprits=("swish",), evidence=(evidence,))
     assert '`report.reproduce("tests")`' in advice(found)[1]
-    refused = (dataclasses.replace(evidence, refusal="It has no config."),)
+    refused = (
+        Case(Evidence("swish", "swish", Settings(), refusal="It has no config."), check_alone),
+    )
     alone = dataclasses.replace(found.objective, source="layer")
     for other in ({"evidence": refused}, {"objective": alone}, {"evidence": ()}):
         assert "reproduce" not in " ".join(advice(dataclasses.replace(found, **other)))
@@ -896,7 +895,7 @@ VARIABLES = st.builds(
     shape=st.lists(st.integers(0, 99), max_size=4).map(tuple),
     score=NUMBERS,
     verdict=st.sampled_from(Verdict),
-    reason=st.sampled_from(REASONS) | st.text(max_size=5),
+    reason=st.sampled_from(Reason) | st.text(max_size=5),
     analytic_norm=NUMBERS,
     numerical_norm=NUMBERS,
     error_bar=NUMBERS,

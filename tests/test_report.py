@@ -14,17 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfcheck.errors import ReportError
-from tfcheck.report import (
-    REASONS,
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.reasons import Reason
+from tfcheck.judge.verdict import Thresholds, Verdict
+from tfcheck.report.rows import (
     Coordinate,
     Coverage,
-    GradientReport,
     LayerReport,
     ObjectiveSummary,
-    Settings,
     VariableReport,
 )
-from tfcheck.verdict import Thresholds, Verdict
+from tfcheck.settings import Settings
 
 NUMBERS = st.floats()  # nan and both infinities among them
 SIZES = st.lists(st.integers(0, 1000), max_size=4).map(tuple)
@@ -39,7 +39,7 @@ VARIABLES = st.builds(
     shape=SIZES,
     score=NUMBERS,
     verdict=VERDICTS,
-    reason=st.sampled_from(REASONS),
+    reason=st.sampled_from(Reason),
     analytic_norm=NUMBERS,
     numerical_norm=NUMBERS,
     error_bar=NUMBERS,

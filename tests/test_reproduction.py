@@ -20,12 +20,14 @@ import numpy as np
 import pytest
 from fingerprint import nothing_changes
 
-from tfcheck import GradientReport, Thresholds, Verdict, check_gradients, check_layer, plain_calls
-from tfcheck.batch import first_batch
-from tfcheck.check import GradientChecker
+from tfcheck import GradientReport, Thresholds, Verdict, check_gradients, check_layer
+from tfcheck.checker import GradientChecker
 from tfcheck.errors import ReproductionError
-from tfcheck.options import make_settings
-from tfcheck.reproduction import Reproduction
+from tfcheck.report.reproduction import Reproduction
+from tfcheck.reproduce import plain_calls
+from tfcheck.reproduce.case import Case as CaseOfACulprit
+from tfcheck.settings import make_settings
+from tfcheck.trace.batch import first_batch
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -368,6 +370,7 @@ def test_a_test_that_passed_is_tried_anew(own: Any) -> None:
     batch = first_batch(x, y)
     first, second = (checker.check(batch).evidence[0] for _ in range(2))
     assert first is second
+    assert isinstance(first, CaseOfACulprit)
     object.__setattr__(first, "outcome", ReproductionError("passed"))
     assert first.is_spent
     third = checker.check(batch).evidence[0]

@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 
 from tfcheck import check_gradients
-from tfcheck.report import GradientReport
-from tfcheck.verdict import Verdict
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import Verdict
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -25,7 +25,7 @@ Y = RNG.normal(size=(8, 1)).astype("float32")
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often steps and layers were run eagerly, in the search for the culprit, too."""
-    from tfcheck import eager
+    from tfcheck.objective import eager_objective as eager
 
     count = 0
     listen = eager.listen_eagerly
@@ -35,7 +35,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
         count += 1
         return listen(*args)
 
-    monkeypatch.setattr("tfcheck.eager.listen_eagerly", counted)
+    monkeypatch.setattr("tfcheck.objective.eager_objective.listen_eagerly", counted)
     return lambda: count
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfcheck.snapshot import Snapshot
+from tfcheck.unchanged.snapshot import Snapshot
 
 ATOMS = st.none() | st.integers() | st.text(max_size=3) | st.floats(allow_nan=False)
 NESTED: st.SearchStrategy[Any] = st.recursive(

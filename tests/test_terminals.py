@@ -16,11 +16,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tfcheck import GradientReport
+from tfcheck.judge.verdict import Verdict
 from tfcheck.rendering.console import history_text, print_report, report_text
 from tfcheck.rendering.letters import PLAIN, spelled
 from tfcheck.rendering.terminal import terminal_console
-from tfcheck.report import Coordinate, LayerReport, ObjectiveSummary, VariableReport
-from tfcheck.verdict import Verdict
+from tfcheck.report.rows import Coordinate, LayerReport, ObjectiveSummary, VariableReport
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,8 +20,8 @@ from tfcheck import GradientReport, check_gradients, check_layer
 from tfcheck.callbacks import GradientCheck
 from tfcheck.duration import seconds_of
 from tfcheck.errors import ArgumentError
-from tfcheck.examine import Examination
-from tfcheck.report import Settings
+from tfcheck.examine.examination import Examination
+from tfcheck.settings import Settings
 from tfcheck.tracking import schema
 
 L = keras.layers

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import tfcheck.tracing
+import tfcheck.trace.tracing
 from tfcheck import TfcheckError, Verdict, check_gradients
-from tfcheck.batch import Batch, first_batch
 from tfcheck.errors import BatchError, TraceError
-from tfcheck.objective import Objective
-from tfcheck.point import Base
-from tfcheck.steps import model_step
-from tfcheck.tracing import TracedStep
+from tfcheck.objective.objective import Objective
+from tfcheck.objective.point import Base
+from tfcheck.trace.batch import Batch, first_batch
+from tfcheck.trace.steps import model_step
+from tfcheck.trace.tracing import TracedStep
 
 L = keras.layers
 RNG = np.random.default_rng(8)
@@ -41,7 +41,7 @@ def compiled(*layers: keras.layers.Layer, shape: tuple[int, ...] = (3,), **how: 
 
 def trace_step(model: Any, batch: Batch, **options: Any) -> TracedStep:
     """A model's step as a graph."""
-    return tfcheck.tracing.trace(model_step(model, **options), batch)
+    return tfcheck.trace.tracing.trace(model_step(model, **options), batch)
 
 
 def objective_of(model: keras.Model, *data: Any, **options: Any) -> tuple[Objective, Base]:
@@ -345,7 +345,7 @@ def test_frozen_dropout_shows_and_stands_still(kind: str) -> None:
     model = dropping(kind)
     batch = first_batch(SEQUENCES, np.zeros((4, 5, 2)))
     frozen = replace(model_step(model), dropout="frozen")
-    objective = Objective(tfcheck.tracing.trace(frozen, batch))
+    objective = Objective(tfcheck.trace.tracing.trace(frozen, batch))
     base = objective.at(batch)
     assert base.losses[0] != pytest.approx(without_dropout(model, kind), rel=1e-3)
     assert objective.loss(0, base.inputs) == objective.loss(0, base.inputs) == base.losses[0]

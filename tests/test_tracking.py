@@ -20,13 +20,10 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from tfcheck.errors import ReportError
-from tfcheck.report import (
-    GradientReport,
-    LayerReport,
-    ObjectiveSummary,
-    Settings,
-    VariableReport,
-)
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import Thresholds, Verdict, worst
+from tfcheck.report.rows import LayerReport, ObjectiveSummary, VariableReport
+from tfcheck.settings import Settings
 from tfcheck.tracking import (
     MlflowTracking,
     TrackingError,
@@ -43,7 +40,6 @@ from tfcheck.tracking import (
     views,
 )
 from tfcheck.tracking.delivery import Delivery, deliver
-from tfcheck.verdict import Thresholds, Verdict, worst
 
 Scores = dict[str, dict[str, float]]
 GOOD: Scores = {"conv": {"kernel": 1e-9, "bias": 1e-10}, "out": {"kernel": 2e-8}}

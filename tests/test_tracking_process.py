@@ -19,11 +19,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tfcheck.report import GradientReport, LayerReport, ObjectiveSummary, Settings, VariableReport
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import Verdict
+from tfcheck.report.rows import LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.scripts.cli import main
+from tfcheck.settings import Settings
 from tfcheck.tracking import MlflowTracking
 from tfcheck.tracking.courier import Courier
-from tfcheck.verdict import Verdict
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_mlflow import ARTIFACTS, FakeMlflow
@@ -31,7 +33,7 @@ from fake_mlflow import ARTIFACTS, FakeMlflow
 TRAINING = """
 import json, os, signal, sys, time
 from pathlib import Path
-from tfcheck.report import GradientReport
+from tfcheck.gradient_report import GradientReport
 from tfcheck.tracking import MlflowTracking
 from tfcheck.tracking.courier import Courier
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it

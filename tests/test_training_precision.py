@@ -13,16 +13,16 @@ import pytest
 import tensorflow as tf
 
 from tfcheck import GradientReport, Verdict, check_gradients, check_layer
-from tfcheck.batch import first_batch
-from tfcheck.check import GradientChecker
-from tfcheck.distance import distance
+from tfcheck.checker import GradientChecker
 from tfcheck.errors import ArgumentError
-from tfcheck.options import make_settings
+from tfcheck.judge.verdict import PRECISION, Thresholds
+from tfcheck.measure.distance import distance
 from tfcheck.rendering.advice import advice
 from tfcheck.rendering.console import report_text
 from tfcheck.rendering.html import report_page
+from tfcheck.settings import make_settings
+from tfcheck.trace.batch import first_batch
 from tfcheck.tracking import schema
-from tfcheck.verdict import PRECISION, Thresholds
 
 L = keras.layers
 RNG = np.random.default_rng(8)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfcheck.errors import ArgumentError
-from tfcheck.verdict import MOST_DIGITS, Thresholds, Verdict, digits, worst
+from tfcheck.judge.verdict import MOST_DIGITS, Thresholds, Verdict, digits, worst
 
 VERDICTS = st.sampled_from(Verdict)
 LIMITS = st.floats(min_value=0, max_value=1, exclude_min=True)
@@ -20,13 +20,13 @@ BANDS = ("great", "okay", "suspect", "concerning")
 
 
 def test_severity_order() -> None:
-    """Pass, inconclusive, suspect, fail, error: each weighs more than the one before."""
+    """Pass, inconclusive, suspect, error, fail: each weighs more than the one before."""
     assert sorted(Verdict, key=lambda verdict: verdict.severity) == [
         Verdict.PASS,
         Verdict.INCONCLUSIVE,
         Verdict.SUSPECT,
-        Verdict.FAIL,
         Verdict.ERROR,
+        Verdict.FAIL,
     ]
     assert len({verdict.severity for verdict in Verdict}) == len(Verdict)
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from tfcheck._version import __version__
 from tfcheck.errors import GradientCheckFailed, TfcheckError
-from tfcheck.report import Coordinate, GradientReport, LayerReport, VariableReport
-from tfcheck.verdict import Thresholds, Verdict
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import Thresholds, Verdict
+from tfcheck.report.rows import Coordinate, LayerReport, VariableReport
 
 if TYPE_CHECKING:
     from tfcheck.check import check_gradients, check_layer

@@ -11,9 +11,9 @@ from tfcheck.scripts.bench.processes import Answer
 from tfcheck.scripts.bench.timing import once, quartiles
 
 if TYPE_CHECKING:
-    from tfcheck.batch import Batch
-    from tfcheck.check import GradientChecker
-    from tfcheck.report import GradientReport
+    from tfcheck.checker import GradientChecker
+    from tfcheck.gradient_report import GradientReport
+    from tfcheck.trace.batch import Batch
 
 TRIES = 5
 NOT_COMPARED = ("below_resolution", "unused", "unchecked")

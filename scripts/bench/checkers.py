@@ -5,13 +5,14 @@ from __future__ import annotations
 from inspect import signature
 from typing import Any
 
-from tfcheck.batch import Batch, first_batch
-from tfcheck.check import GradientChecker, check_gradients
-from tfcheck.options import make_settings
-from tfcheck.report import GradientReport
+from tfcheck.check import check_gradients
+from tfcheck.checker import GradientChecker
+from tfcheck.gradient_report import GradientReport
 from tfcheck.scripts.bench.models import Built, build
 from tfcheck.scripts.bench.processes import Answer, CannotMeasureError
 from tfcheck.scripts.bench.timing import timed
+from tfcheck.settings import make_settings
+from tfcheck.trace.batch import Batch, first_batch
 
 
 def checker(built: Built, **options: Any) -> tuple[GradientChecker, Batch]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+from tfcheck.judge.reasons import OF_THE_STEP, Reason
+from tfcheck.judge.verdict import Verdict
 from tfcheck.rendering.words import shortened
-from tfcheck.report import OF_THE_STEP, GradientReport, LayerReport, VariableReport
-from tfcheck.verdict import Verdict
+from tfcheck.report.outcome import Outcome
+from tfcheck.report.rows import LayerReport, VariableReport
 
 
-def advice(report: GradientReport) -> tuple[str, ...]:
+def advice(report: Outcome) -> tuple[str, ...]:
     """What a reader should do about a report, the most useful first.
 
     Args:
@@ -21,7 +23,7 @@ def advice(report: GradientReport) -> tuple[str, ...]:
     return (*_on_verdict(report), *_on_untracked(report), *_on_precision(report))
 
 
-def _on_verdict(report: GradientReport) -> tuple[str, ...]:
+def _on_verdict(report: Outcome) -> tuple[str, ...]:
     match report.verdict:
         case Verdict.FAIL:
             return (*_on_failure(report), *_on_the_step(report))
@@ -40,7 +42,7 @@ def _on_verdict(report: GradientReport) -> tuple[str, ...]:
             return ()
 
 
-def _on_the_step(report: GradientReport) -> tuple[str, ...]:
+def _on_the_step(report: Outcome) -> tuple[str, ...]:
     """What to do about what the step does with right gradients."""
     wrong = [v for v in report.variables if v.counts and v.verdict in _WRONG]
     if all(variable.reason not in OF_THE_STEP for variable in wrong):
@@ -50,8 +52,8 @@ def _on_the_step(report: GradientReport) -> tuple[str, ...]:
     return (f"{_IN_THE_STEP}. {_BESIDE}",)
 
 
-def _on_untracked(report: GradientReport) -> tuple[str, ...]:
-    found = [variable for variable in report.variables if variable.reason == "untracked"]
+def _on_untracked(report: Outcome) -> tuple[str, ...]:
+    found = [variable for variable in report.variables if variable.reason == Reason.UNTRACKED]
     if not found:
         return ()
     layers = _some([f"`{_short(path)}`" for path in dict.fromkeys(v.layer for v in found)])
@@ -74,8 +76,8 @@ _IN_THE_STEP = "Look at what the training step does with its loss and its gradie
 _BESIDE = "What was found stands beside each variable."
 
 
-def _on_suspicion(report: GradientReport) -> tuple[str, ...]:
-    of_others = (*OF_THE_STEP, "untracked")
+def _on_suspicion(report: Outcome) -> tuple[str, ...]:
+    of_others = (*OF_THE_STEP, Reason.UNTRACKED)
     suspects = [v for v in _with(report, Verdict.SUSPECT) if v.reason not in of_others]
     in_between = [v for v in suspects if v.score > report.settings.thresholds.okay]
     steps = [_at_the_culprits(report)] if len(in_between) < len(suspects) else []
@@ -87,9 +89,9 @@ def _on_suspicion(report: GradientReport) -> tuple[str, ...]:
     return tuple(filter(None, steps))
 
 
-def _on_failure(report: GradientReport) -> tuple[str, ...]:
-    compiled = [v for v in _with(report, Verdict.FAIL) if v.reason == "compiled"]
-    of_others = (*OF_THE_STEP, "compiled")
+def _on_failure(report: Outcome) -> tuple[str, ...]:
+    compiled = [v for v in _with(report, Verdict.FAIL) if v.reason == Reason.COMPILED]
+    of_others = (*OF_THE_STEP, Reason.COMPILED)
     failing = [v for v in _with(report, Verdict.FAIL) if v.reason not in of_others]
     steps = [_where_to_start(report)] if failing else []
     # A layer that is checked alone stands in a test, more often than not.
@@ -98,13 +100,13 @@ def _on_failure(report: GradientReport) -> tuple[str, ...]:
         steps.append(_FOR_A_TEST)
     if compiled:
         steps.append(_on_compiled(compiled))
-    blocked = [variable for variable in failing if variable.reason == "blocked"]
+    blocked = [variable for variable in failing if variable.reason == Reason.BLOCKED]
     if blocked:
         steps.append(
             f"Replace what blocks the gradient of {_names(blocked)} by what has a slope: a softmax "
             "for an argmax, a float for an integer, TensorFlow for NumPy."
         )
-    non_finite = [variable for variable in failing if variable.reason == "non_finite"]
+    non_finite = [variable for variable in failing if variable.reason == Reason.NON_FINITE]
     if non_finite:
         steps.append(
             f"There is NaN or infinity at {_names(non_finite)}. Look for a log or a division at "
@@ -121,7 +123,7 @@ def _on_failure(report: GradientReport) -> tuple[str, ...]:
             f"{_names(right, own=True)} is right: the mistake is in the formula of that one "
             "derivative, not in what flows through the layer."
         )
-    if any(v.worst and not v.pattern and v.reason != "blocked" for v in failing):
+    if any(v.worst and not v.pattern and v.reason != Reason.BLOCKED for v in failing):
         steps.append(
             "Compare the worst coordinates: a constant ratio is a forgotten factor, a ratio of −1 "
             "a wrong sign, an analytic zero a gradient that never arrives."
@@ -142,7 +144,7 @@ def _on_compiled(compiled: list[VariableReport]) -> str:
     )
 
 
-def _on_precision(report: GradientReport) -> tuple[str, ...]:
+def _on_precision(report: Outcome) -> tuple[str, ...]:
     """A remedy for each way in which the training precision loses gradients."""
     lost: dict[str, list[str]] = {}
     for layer in report.layers:
@@ -179,7 +181,7 @@ _UNDERFLOWN = 0.8
 """Rounding makes a gradient longer, or leaves its length; underflow shortens it."""
 
 
-def _where_to_start(report: GradientReport) -> str:
+def _where_to_start(report: Outcome) -> str:
     if report.culprits:
         return _at_the_culprits(report)
     if report.objective.source == "layer":
@@ -193,7 +195,7 @@ def _where_to_start(report: GradientReport) -> str:
     )
 
 
-def _at_the_culprits(report: GradientReport) -> str:
+def _at_the_culprits(report: Outcome) -> str:
     """Where a wrong gradient begins, and what that says of the rest; `""` where it is unknown."""
     layers = [path for path in report.culprits if path not in _OUTSIDE]
     if not layers:
@@ -221,7 +223,7 @@ def _only_some_fail(layer: LayerReport) -> bool:
     return (Verdict.PASS, "") in found and any(verdict is Verdict.FAIL for verdict, _ in found)
 
 
-def _with(report: GradientReport, verdict: Verdict) -> list[VariableReport]:
+def _with(report: Outcome, verdict: Verdict) -> list[VariableReport]:
     return [v for v in report.worst_first if v.counts and v.verdict is verdict]
 
 

@@ -17,11 +17,11 @@ from tfcheck.rendering.terminal import (
     output_width,
     terminal_console,
 )
-from tfcheck.report import GradientReport
+from tfcheck.report.outcome import Outcome
 
 
 def report_text(
-    report: GradientReport,
+    report: Outcome,
     width: int | None = None,
     show_all: bool = False,
     encoding: str | None = None,
@@ -40,9 +40,7 @@ def report_text(
     return _plain(report_view(report, page, show_all), page)
 
 
-def print_report(
-    report: GradientReport, console: Console | None = None, show_all: bool = False
-) -> None:
+def print_report(report: Outcome, console: Console | None = None, show_all: bool = False) -> None:
     """Print a report, with colour where the terminal has it.
 
     Args:
@@ -54,7 +52,7 @@ def print_report(
     console.print(report_view(report, _page_of(console), show_all), highlight=False)
 
 
-def history_text(reports: Sequence[GradientReport], width: int | None = None) -> str:
+def history_text(reports: Sequence[Outcome], width: int | None = None) -> str:
     """The checks of a run as plain text, one line a checkpoint.
 
     Args:
@@ -66,7 +64,7 @@ def history_text(reports: Sequence[GradientReport], width: int | None = None) ->
 
 
 def print_history(
-    reports: Sequence[GradientReport], console: Console | None = None, indent: int = 0
+    reports: Sequence[Outcome], console: Console | None = None, indent: int = 0
 ) -> None:
     """Print the checks of a run, one line a checkpoint, oldest first.
 

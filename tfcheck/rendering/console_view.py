@@ -17,12 +17,12 @@ from tfcheck.rendering.facts import facts, summary, worst_variable
 from tfcheck.rendering.page import Page
 from tfcheck.rendering.rows import MOST_ROWS, chosen_rows, needs_attention, telling_variables
 from tfcheck.rendering.table import coordinates_view, variables_view
-from tfcheck.report import GradientReport
+from tfcheck.report.outcome import Outcome
 
 MOST_EXPLAINED = 8
 
 
-def report_view(report: GradientReport, page: Page, show_all: bool = False) -> RenderableType:
+def report_view(report: Outcome, page: Page, show_all: bool = False) -> RenderableType:
     """A report as something rich can print on this page."""
     rows = chosen_rows(report, None if show_all else MOST_ROWS)
     counted = Padding(page.text(summary(report)), (0, 0, 0, 2))
@@ -42,7 +42,7 @@ def report_view(report: GradientReport, page: Page, show_all: bool = False) -> R
     return Group(*parts)
 
 
-def history_view(reports: Sequence[GradientReport], page: Page) -> RenderableType:
+def history_view(reports: Sequence[Outcome], page: Page) -> RenderableType:
     """The checks of a run as something rich can print on this page."""
     if page.narrow:
         return Group(*(_moment(report, page) for report in reports))
@@ -58,7 +58,7 @@ def history_view(reports: Sequence[GradientReport], page: Page) -> RenderableTyp
     return table
 
 
-def _history_cells(report: GradientReport, page: Page) -> tuple[Text, ...]:
+def _history_cells(report: Outcome, page: Page) -> tuple[Text, ...]:
     worst = worst_variable(report)
     verdict = str(report.verdict)
     layers = some(report.failing_layers, 3)
@@ -73,14 +73,14 @@ def _history_cells(report: GradientReport, page: Page) -> tuple[Text, ...]:
     )
 
 
-def _moment(report: GradientReport, page: Page) -> RenderableType:
+def _moment(report: Outcome, page: Page) -> RenderableType:
     """One check of a history, where there is no room for a table."""
     _, _, verdict, score, layers, _ = _history_cells(report, page)
     line = Text.assemble(page.text(f"{words.moment(report)}: "), verdict, ", worst score ", score)
     return Group(line, *([Padding(layers, (0, 0, 0, 2))] if layers else []))
 
 
-def _headline(report: GradientReport, page: Page) -> Text:
+def _headline(report: Outcome, page: Page) -> Text:
     verdict = str(report.verdict)
     subject = ", ".join(part for part in (report.model, words.moment(report)) if part)
     return Text.assemble(
@@ -91,7 +91,7 @@ def _headline(report: GradientReport, page: Page) -> Text:
     )
 
 
-def _facts(report: GradientReport, page: Page) -> RenderableType:
+def _facts(report: Outcome, page: Page) -> RenderableType:
     return page.labelled(
         [
             (label, page.text(line, "bold red" if label.startswith("culprit") else ""))
@@ -100,7 +100,7 @@ def _facts(report: GradientReport, page: Page) -> RenderableType:
     )
 
 
-def _explanations(report: GradientReport, show_all: bool, page: Page) -> Iterable[RenderableType]:
+def _explanations(report: Outcome, show_all: bool, page: Page) -> Iterable[RenderableType]:
     """For each variable that needs it: what is to say, and its worst coordinates."""
     telling = telling_variables(report)
     shown = telling if show_all else telling[:MOST_EXPLAINED]
@@ -116,7 +116,7 @@ def _explanations(report: GradientReport, show_all: bool, page: Page) -> Iterabl
         yield Padding(page.text(f"… and {more} to explain", "dim"), (1, 0, 0, 2))
 
 
-def _remarks(report: GradientReport, page: Page) -> RenderableType:
+def _remarks(report: Outcome, page: Page) -> RenderableType:
     remarks: list[tuple[str, RenderableType]] = [
         (name, page.text(sentence)) for name, sentence in words.glossary(report)
     ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from tfcheck.judge.verdict import Thresholds, Verdict
 from tfcheck.rendering.words import kind, limit, number, placed_culprits, plural, scientific
-from tfcheck.report import GradientReport, VariableReport
-from tfcheck.verdict import Thresholds, Verdict
+from tfcheck.report.outcome import Outcome
+from tfcheck.report.rows import VariableReport
 
 
-def facts(report: GradientReport) -> tuple[tuple[str, str], ...]:
+def facts(report: Outcome) -> tuple[tuple[str, str], ...]:
     """The lines at the head of a report, as (label, text): what was found, then how.
 
     Every tolerance is among them, and every option that changes the outcome.
@@ -49,7 +50,7 @@ def _score(score: float, thresholds: Thresholds) -> str:
     return f"score {scientific(score)} ({thresholds.band(score)})"
 
 
-def worst_variable(report: GradientReport) -> VariableReport | None:
+def worst_variable(report: Outcome) -> VariableReport | None:
     """The variable a reader should look at first; None where none was checked.
 
     A passing variable without a score, such as one the loss does not use, is not the worst.
@@ -59,14 +60,14 @@ def worst_variable(report: GradientReport) -> VariableReport | None:
     return next(iter(telling or checked), None)
 
 
-def counts(report: GradientReport) -> tuple[tuple[str, int], ...]:
+def counts(report: Outcome) -> tuple[tuple[str, int], ...]:
     """How many variables are shown as what, worst first, without the zeros."""
     order = ("fail", "suspect", "inconclusive", "error", "pass", "declared")
     shown = [kind(variable) for variable in report.variables]
     return tuple((name, shown.count(name)) for name in order if name in shown)
 
 
-def summary(report: GradientReport) -> str:
+def summary(report: Outcome) -> str:
     """One sentence: how many variables were found how."""
     if report.verdict is Verdict.ERROR:
         return "The check could not be carried out, so nothing is known of the gradients."
@@ -82,7 +83,7 @@ def summary(report: GradientReport) -> str:
     return f"Of {plural(len(report.variables), 'variable')}: {parts}."
 
 
-def coverage(report: GradientReport) -> str:
+def coverage(report: Outcome) -> str:
     """How much was compared and not just too small to be seen; `""` where that is everything."""
     compared = sum(variable.compared for variable in report.variables)
     if compared == len(report.variables):
@@ -94,7 +95,7 @@ def coverage(report: GradientReport) -> str:
     )
 
 
-def method(report: GradientReport) -> str:
+def method(report: Outcome) -> str:
     """How the derivatives were measured, in one line."""
     settings = report.settings
     detail = {
@@ -112,7 +113,7 @@ def method(report: GradientReport) -> str:
     return ", ".join(parts)
 
 
-def cost(report: GradientReport) -> str:
+def cost(report: Outcome) -> str:
     """What the check cost: evaluations of the loss, and wall-clock time."""
     parts = [plural(report.evaluations, "evaluation")] if report.evaluations else []
     if math.isfinite(report.seconds):
@@ -120,7 +121,7 @@ def cost(report: GradientReport) -> str:
     return ", ".join(parts)
 
 
-def loss(report: GradientReport) -> str:
+def loss(report: Outcome) -> str:
     """The values of the losses, their precision, and how far they are from those trained."""
     objective = report.objective
     if not objective.losses:
@@ -135,7 +136,7 @@ def loss(report: GradientReport) -> str:
     return f"{values} in {precision}"
 
 
-def precision(report: GradientReport) -> str:
+def precision(report: Outcome) -> str:
     """How far the gradients that train are from float64; `""` where nothing is known of that."""
     known = [layer for layer in report.layers if not math.isnan(layer.precision_error)]
     if not known:

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tfcheck.errors import ArgumentError, rule
+from tfcheck.judge.reasons import shown as shown_as
+from tfcheck.judge.verdict import Verdict, digits, worst
 from tfcheck.rendering import words
-from tfcheck.report import GradientReport, LayerReport, VariableReport
-from tfcheck.verdict import Verdict, digits, worst
+from tfcheck.report.outcome import Outcome
+from tfcheck.report.rows import LayerReport, VariableReport
 
 MOST_VARIABLES = 40
 MOST_ROWS = 60
@@ -63,7 +65,7 @@ class Grid:
     omitted: int
 
 
-def build_grid(reports: Sequence[GradientReport]) -> Grid:
+def build_grid(reports: Sequence[Outcome]) -> Grid:
     """Arrange reports as a grid.
 
     Rows are variables, or layers when there are more than 40 variables. Of more than 60 rows
@@ -107,7 +109,7 @@ def build_grid(reports: Sequence[GradientReport]) -> Grid:
     )
 
 
-def require_reports(reports: Sequence[GradientReport]) -> None:
+def require_reports(reports: Sequence[Outcome]) -> None:
     """Refuse an empty sequence of reports.
 
     Raises:
@@ -119,17 +121,15 @@ def require_reports(reports: Sequence[GradientReport]) -> None:
         )
 
 
-def overall(reports: Sequence[GradientReport]) -> tuple[Verdict, str]:
+def overall(reports: Sequence[Outcome]) -> tuple[Verdict, str]:
     """The verdict over all checks, and in words: `"fail since step 600"`.
-
-    A wrong gradient weighs more than a check that could not be made.
 
     Raises:
         ArgumentError: if there is no report.
     """
     require_reports(reports)
     verdicts = [report.verdict for report in reports]
-    verdict = Verdict.FAIL if Verdict.FAIL in verdicts else worst(verdicts)
+    verdict = worst(verdicts)
     such = [place for place, found in enumerate(verdicts) if found is verdict]
     first = words.moment(reports[such[0]]) or f"check {such[0] + 1}"
     if len(reports) == 1:
@@ -148,7 +148,7 @@ def _union(lists: Iterable[list[str]]) -> list[str]:
 Finding = VariableReport | LayerReport
 
 
-def _findings(report: GradientReport, by_layer: bool) -> dict[str, list[Finding]]:
+def _findings(report: Outcome, by_layer: bool) -> dict[str, list[Finding]]:
     """The findings of each row; Keras allows two variables, or two layers, of one path."""
     found: dict[str, list[Finding]] = {}
     for layer in report.layers:
@@ -157,7 +157,7 @@ def _findings(report: GradientReport, by_layer: bool) -> dict[str, list[Finding]
     return found
 
 
-def _cell(path: str, findings: list[Finding], report: GradientReport) -> Cell:
+def _cell(path: str, findings: list[Finding], report: Outcome) -> Cell:
     cells = [_cell_of(finding, report) for finding in findings]
     if cells:
         return max(cells, key=_badness)
@@ -167,7 +167,7 @@ def _cell(path: str, findings: list[Finding], report: GradientReport) -> Cell:
     return Cell("absent", 0.0, "", "", f"{path}, {when}: not checked")
 
 
-def _cell_of(finding: Finding, report: GradientReport) -> Cell:
+def _cell_of(finding: Finding, report: Outcome) -> Cell:
     kind, reason = _kind(finding)
     agreement = digits(finding.score)
     shade = kind
@@ -181,7 +181,7 @@ def _cell_of(finding: Finding, report: GradientReport) -> Cell:
     elif kind in ("fail", "suspect"):
         text = f"{text} {agreement:.1f}" if math.isfinite(finding.score) else f"{text} nan"
     score = words.scientific(finding.score)
-    why = f", {words.REASON_NAMES.get(reason, reason)}" if reason and kind != "declared" else ""
+    why = f", {shown_as(reason)}" if reason and kind != "declared" else ""
     when = words.moment(report)
     title = f"{finding.path}{', ' if when else ''}{when}: {kind}{why}, score {score}"
     return Cell(shade, agreement, text, symbol, title)
@@ -200,7 +200,7 @@ def _badness(cell: Cell) -> tuple[int, float]:
     return _BADNESS.index(cell.kind), -cell.digits
 
 
-def _column(place: int, report: GradientReport) -> str:
+def _column(place: int, report: Outcome) -> str:
     if report.step is not None:
         return str(report.step)
     return report.checkpoint or f"#{place + 1}"

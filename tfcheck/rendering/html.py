@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from tfcheck.judge.reasons import shown as shown_as
+from tfcheck.judge.verdict import Thresholds, digits
 from tfcheck.rendering import words
 from tfcheck.rendering.advice import advice
 from tfcheck.rendering.facts import bands, facts, summary
@@ -24,8 +26,10 @@ from tfcheck.rendering.rows import (
     needs_attention,
     telling_variables,
 )
-from tfcheck.report import GradientReport, Settings, VariableReport
-from tfcheck.verdict import Thresholds, digits
+from tfcheck.rendering.templating import pages
+from tfcheck.report.outcome import Outcome
+from tfcheck.report.rows import VariableReport
+from tfcheck.settings import Settings
 
 MOST_EXPLAINED = 12
 MOST_COORDINATES = 5
@@ -34,7 +38,7 @@ _LEGEND = ("great", "okay", "suspect", "fail", "inconclusive", "declared", "erro
 _LONGEST_LABEL = 48
 
 
-def report_fragment(report: GradientReport) -> str:
+def report_fragment(report: Outcome) -> str:
     """A report as a piece of HTML with its own style, for notebooks.
 
     It takes its text colour from the page around it, so it suits light and dark ones.
@@ -51,7 +55,7 @@ def report_fragment(report: GradientReport) -> str:
     return _environment().get_template("fragment.html.jinja").render(view=view)
 
 
-def report_page(reports: Sequence[GradientReport]) -> str:
+def report_page(reports: Sequence[Outcome]) -> str:
     """All checks of a model as one HTML page that needs no other file and no network.
 
     The verdict comes first, then what to do, a heatmap of all checks, and each check with its
@@ -90,7 +94,7 @@ def report_page(reports: Sequence[GradientReport]) -> str:
     )
 
 
-def _standing(telling: GradientReport, newest: GradientReport) -> str:
+def _standing(telling: Outcome, newest: Outcome) -> str:
     """The sentence below the headline: what was found, and how things stand now."""
     parts = [summary(telling)]
     if telling.culprits:
@@ -102,7 +106,7 @@ def _standing(telling: GradientReport, newest: GradientReport) -> str:
     return " ".join(parts)
 
 
-def _view(report: GradientReport, with_rest: bool = False, place: int = 0) -> dict[str, Any]:
+def _view(report: Outcome, with_rest: bool = False, place: int = 0) -> dict[str, Any]:
     rows = chosen_rows(report, MOST_ROWS)
     return {
         "report": report,
@@ -116,7 +120,7 @@ def _view(report: GradientReport, with_rest: bool = False, place: int = 0) -> di
     }
 
 
-def _rest(report: GradientReport, rows: Rows) -> tuple[tuple[VariableReport, ...], ...]:
+def _rest(report: Outcome, rows: Rows) -> tuple[tuple[VariableReport, ...], ...]:
     shown = {id(variable) for group in rows.groups for variable in group}
     groups = chosen_rows(report, None).groups
     rest = (tuple(v for v in group if id(v) not in shown) for group in groups)
@@ -170,7 +174,7 @@ def _why(variable: VariableReport, thresholds: Thresholds) -> str:
     if variable.reason == "declared":
         return ""
     if variable.reason:
-        return words.REASON_NAMES.get(variable.reason, variable.reason)
+        return shown_as(variable.reason)
     band = thresholds.band(variable.score)
     return "" if band == words.kind(variable) else band
 
@@ -206,13 +210,7 @@ def _breakable(path: str) -> Markup:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("tfcheck.rendering", "templates"),
-        autoescape=True,
-        finalize=_printable,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
+    environment = pages(finalize=_printable)
     environment.globals.update(
         symbols=words.SYMBOLS,
         colours=COLOURS,

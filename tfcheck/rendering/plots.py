@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
 
+from tfcheck.judge.verdict import Thresholds, digits
 from tfcheck.rendering import words
 from tfcheck.rendering.grid import Grid, build_grid, overall
 from tfcheck.rendering.palette import COLOURS, INK, MUTED
-from tfcheck.report import GradientReport
-from tfcheck.verdict import Thresholds, digits
+from tfcheck.report.outcome import Outcome
 
 GRID_WIDTH, ROW_HEIGHT, ABOVE, BELOW, MARGIN = 6.6, 0.27, 0.80, 1.02, 0.16  # inches
 LONGEST_LABEL = 44  # characters
@@ -36,7 +36,7 @@ _MONO = FontProperties(family="DejaVu Sans Mono", size=8)
 _MONO_CHARACTER = 0.602 * 8 / 72  # inches
 
 
-def heatmap(reports: Sequence[GradientReport]) -> Figure:
+def heatmap(reports: Sequence[Outcome]) -> Figure:
     """Draw the digits of agreement of every variable at every checkpoint.
 
     Rows are variables, or layers when there are more than 40 variables (the worst 60 of them).
@@ -100,7 +100,7 @@ def heatmap(reports: Sequence[GradientReport]) -> Figure:
     return figure
 
 
-def heatmap_png(reports: Sequence[GradientReport], dpi: int = 144) -> bytes:
+def heatmap_png(reports: Sequence[Outcome], dpi: int = 144) -> bytes:
     """The heatmap as PNG: the same bytes for the same reports.
 
     For one set of variables the picture has the same size in pixels however many checks there

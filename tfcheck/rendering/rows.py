@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tfcheck.judge.verdict import Verdict
 from tfcheck.rendering.words import variable_sentences
-from tfcheck.report import GradientReport, VariableReport
-from tfcheck.verdict import Verdict
+from tfcheck.report.outcome import Outcome
+from tfcheck.report.rows import VariableReport
 
 MOST_ROWS = 30
 
@@ -26,7 +27,7 @@ class Rows:
     hidden: int
 
 
-def chosen_rows(report: GradientReport, most: int | None = MOST_ROWS) -> Rows:
+def chosen_rows(report: Outcome, most: int | None = MOST_ROWS) -> Rows:
     """Choose the rows of a report's table.
 
     The variables of a layer stay together, because a kernel that passes beside a bias that fails
@@ -69,7 +70,7 @@ def attention(group: Sequence[VariableReport]) -> bool:
     return any(map(needs_attention, group))
 
 
-def telling_variables(report: GradientReport) -> tuple[VariableReport, ...]:
+def telling_variables(report: Outcome) -> tuple[VariableReport, ...]:
     """The variables of which there is more to say than a row of the table, worst first."""
     return tuple(
         variable

@@ -14,7 +14,8 @@ from rich.text import Text
 from tfcheck.rendering import words
 from tfcheck.rendering.page import STYLES, Page
 from tfcheck.rendering.rows import attention, needs_attention
-from tfcheck.report import Coordinate, GradientReport, VariableReport
+from tfcheck.report.outcome import Outcome
+from tfcheck.report.rows import Coordinate, VariableReport
 
 MOST_COORDINATES = 3
 
@@ -30,7 +31,7 @@ _GAP = 2
 Groups: TypeAlias = Sequence[Sequence[VariableReport]]
 
 
-def variables_view(report: GradientReport, groups: Groups, page: Page) -> RenderableType:
+def variables_view(report: Outcome, groups: Groups, page: Page) -> RenderableType:
     """The rows of a report, layer by layer; layers that need attention are set apart."""
     view = _stacked(report, groups, page) if page.narrow else _table(report, groups, page)
     return Padding(view, (1, 0, 0, 2))
@@ -76,7 +77,7 @@ def _coordinate(coordinate: Coordinate, page: Page) -> list[str]:
     return [page.spelled(cell) for cell in cells]
 
 
-def _cells(report: GradientReport, variable: VariableReport, digits: int) -> tuple[str, ...]:
+def _cells(report: Outcome, variable: VariableReport, digits: int) -> tuple[str, ...]:
     return (
         words.shape(variable.shape),
         words.scientific(variable.score),
@@ -87,11 +88,11 @@ def _cells(report: GradientReport, variable: VariableReport, digits: int) -> tup
     )
 
 
-def _stacked(report: GradientReport, groups: Groups, page: Page) -> RenderableType:
+def _stacked(report: Outcome, groups: Groups, page: Page) -> RenderableType:
     return Group(*_blocks(report, groups, page))
 
 
-def _blocks(report: GradientReport, groups: Groups, page: Page) -> Iterator[RenderableType]:
+def _blocks(report: Outcome, groups: Groups, page: Page) -> Iterator[RenderableType]:
     for place, group in enumerate(groups):
         if place and _apart(groups[place - 1], group):
             yield Text()
@@ -107,7 +108,7 @@ def _blocks(report: GradientReport, groups: Groups, page: Page) -> Iterator[Rend
             )
 
 
-def _table(report: GradientReport, groups: Groups, page: Page) -> RenderableType:
+def _table(report: Outcome, groups: Groups, page: Page) -> RenderableType:
     wide = page.width >= 100
     variables = [variable for group in groups for variable in group]
     cells = [

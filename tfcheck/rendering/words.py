@@ -7,8 +7,11 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
-from tfcheck.report import GradientReport, VariableReport
-from tfcheck.verdict import Thresholds, Verdict
+from tfcheck.judge.reasons import Reason, sentence
+from tfcheck.judge.reasons import shown as shown_as
+from tfcheck.judge.verdict import Thresholds, Verdict
+from tfcheck.report.outcome import Outcome
+from tfcheck.report.rows import VariableReport
 
 SYMBOLS = {
     "great": "✓",
@@ -19,41 +22,6 @@ SYMBOLS = {
     "inconclusive": "?",
     "declared": "~",
     "error": "⊘",
-}
-
-REASON_NAMES = {
-    "kink": "kink",
-    "unused": "unused",
-    "blocked": "blocked",
-    "wrong_shape": "wrong shape",
-    "below_resolution": "below resolution",
-    "non_finite": "non-finite",
-    "stochastic": "random",
-    "declared": "declared",
-    "unchecked": "unchecked",
-    "misapplied": "misapplied",
-    "other_loss": "other loss",
-    "untrained": "untrained",
-    "untracked": "untracked",
-    "compiled": "under XLA",
-}
-
-REASON_SENTENCES = {
-    "kink": "The loss has a kink here (ReLU, max, |x|): its slope is not unique at this point.",
-    "unused": "The loss does not depend on it.",
-    "blocked": "The tape gives no gradient although the loss depends on it: something on the way "
-    "to the loss (a cast, an argmax, a stop_gradient, NumPy) cuts the gradient off.",
-    "wrong_shape": "The tape's gradient has another shape than the variable.",
-    "below_resolution": "The gradient is so small that this loss cannot tell it from zero.",
-    "non_finite": "NaN or infinity in the loss or the gradient.",
-    "stochastic": "The loss is random here: two evaluations at one point differ.",
-    "declared": "Declared as an expected mismatch, so it does not count.",
-    "unchecked": "It could not be checked; the notes say why.",
-    "misapplied": "The tape's gradient is not what the optimizer receives.",
-    "other_loss": "What is trained is nearly, but not quite, the loss the model is compiled with.",
-    "untrained": "The loss depends on it, but the training step does not train it.",
-    "untracked": "A layer computes with it, but it is no weight of the model.",
-    "compiled": "It is right without XLA, but fit compiles the step with XLA.",
 }
 
 HOW_TO_READ = (
@@ -79,7 +47,7 @@ def verdict_words(variable: VariableReport, thresholds: Thresholds) -> str:
     if shown == "declared":
         return words
     if variable.reason:
-        return f"{words}, {REASON_NAMES.get(variable.reason, variable.reason)}"
+        return f"{words}, {shown_as(variable.reason)}"
     return f"{words}, {thresholds.band(variable.score)}" if shown == "pass" else words
 
 
@@ -194,7 +162,7 @@ def folded(path: str, width: int, mark: str = "…", most_lines: int = 4) -> lis
     return lines
 
 
-def moment(report: GradientReport) -> str:
+def moment(report: Outcome) -> str:
     """When in training a check was made: `"epoch 5 (step 938)"`; `""` outside training."""
     if report.step is None:
         return report.checkpoint
@@ -203,7 +171,7 @@ def moment(report: GradientReport) -> str:
     )
 
 
-def placed_culprits(report: GradientReport, quote: str = "") -> tuple[str, ...]:
+def placed_culprits(report: Outcome, quote: str = "") -> tuple[str, ...]:
     """The culprits, each with the line where its code is, as far as that is known.
 
     Args:
@@ -217,25 +185,21 @@ def placed_culprits(report: GradientReport, quote: str = "") -> tuple[str, ...]:
     )
 
 
-def glossary(report: GradientReport) -> tuple[tuple[str, str], ...]:
+def glossary(report: Outcome) -> tuple[tuple[str, str], ...]:
     """The reasons of variables that pass or do not count, each explained once.
 
     The reasons of all others are told variable by variable, see `variable_sentences`.
     """
     quiet = {v.reason for v in report.variables if v.verdict is Verdict.PASS or not v.counts}
-    return tuple(
-        (REASON_NAMES[reason], sentence)
-        for reason, sentence in REASON_SENTENCES.items()
-        if reason in quiet
-    )
+    return tuple((reason.shown, reason.sentence) for reason in Reason if reason and reason in quiet)
 
 
 def variable_sentences(variable: VariableReport) -> tuple[str, ...]:
     """What there is to say of one variable beyond its numbers."""
     quiet = variable.verdict is Verdict.PASS or not variable.counts
     # A note says the same of this very variable.
-    sentences = ["" if quiet or variable.note else REASON_SENTENCES.get(variable.reason, "")]
-    unseen = variable.verdict is Verdict.INCONCLUSIVE or variable.reason == "below_resolution"
+    sentences = ["" if quiet or variable.note else sentence(variable.reason)]
+    unseen = variable.verdict is Verdict.INCONCLUSIVE or variable.reason == Reason.BELOW_RESOLUTION
     if unseen and math.isfinite(variable.detectable_error):
         sentences.append(
             "The smallest error this check would have seen: "
@@ -247,4 +211,4 @@ def variable_sentences(variable: VariableReport) -> tuple[str, ...]:
         sentences.append(
             f"Along one direction: {left} to the left, {right} to the right, {tape} by the tape."
         )
-    return tuple(sentence for sentence in sentences if sentence)
+    return tuple(filter(None, sentences))

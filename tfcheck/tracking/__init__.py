@@ -2,6 +2,10 @@
 
 The training writes to a file and goes on; a process of its own sends (`worker.py`, `delivery.py`).
 Importing this package loads no MLflow, nor does tracking a training load it into its process.
+
+In: `GradientReport`s. Out: metrics, tags, pictures and files of a run. No TensorFlow.
+
+May import: `gradient_report`, `rendering`, `report` and lower.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tfcheck.report import GradientReport
-from tfcheck.reproduction import Reproduction
+from tfcheck.gradient_report import GradientReport
+from tfcheck.report.reproduction import Reproduction
 
 MOST_BYTES = 10_000_000
 """So much a check sends of them; what is larger stays with the report."""

@@ -10,10 +10,10 @@ import math
 import re
 from collections.abc import Sequence
 
-from tfcheck.report import GradientReport
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import Verdict, digits
 from tfcheck.tracking import history, schema, tables
 from tfcheck.tracking.views import dashboard_link, run_link
-from tfcheck.verdict import Verdict, digits
 
 _MAX_ROWS = 15
 _SPACE = "&emsp;"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfcheck.report import GradientReport
+from tfcheck.gradient_report import GradientReport
 from tfcheck.tracking import history, tables
 from tfcheck.tracking.spool import Entry
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tfcheck.report import GradientReport, VariableReport
-from tfcheck.verdict import Verdict
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.reasons import Reason
+from tfcheck.judge.verdict import Verdict, worst
+from tfcheck.report.rows import VariableReport, badness
 
 # Reasons that explain a high score away: such a score says nothing of the backward pass.
-EXPLAINED = frozenset({"below_resolution", "declared", "stochastic", "unused"})
+EXPLAINED = frozenset({Reason.BELOW_RESOLUTION, Reason.DECLARED, Reason.STOCHASTIC, Reason.UNUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +57,8 @@ def judged(reports: Iterable[GradientReport]) -> tuple[GradientReport, ...]:
 
 
 def overall(reports: Sequence[GradientReport]) -> Verdict:
-    """The worst verdict so far.
-
-    A failure weighs more than a check that could not be done, and that more than anything else:
-    an error must neither hide a wrong gradient nor hide behind a pass.
-    """
-    return worst_of(report.verdict for report in reports)
-
-
-def worst_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of these verdicts, as `overall` weighs them."""
-    verdicts = set(verdicts)
-    if Verdict.FAIL in verdicts:
-        return Verdict.FAIL
-    return max(verdicts, key=lambda verdict: verdict.severity, default=Verdict.INCONCLUSIVE)
-
-
-def badness(variable: VariableReport) -> tuple[bool, int, float]:
-    """A key to sort variables by: the worst verdict is the largest, then the highest score."""
-    score = math.inf if math.isnan(variable.score) else variable.score
-    return variable.counts, variable.verdict.severity, score
+    """The worst verdict so far."""
+    return worst(report.verdict for report in reports)
 
 
 def numbered(names: Iterable[str]) -> list[str]:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tfcheck.report import GradientReport, Settings
+from tfcheck.gradient_report import GradientReport
+from tfcheck.settings import Settings
 from tfcheck.tracking import progress, schema, spool, surroundings
 from tfcheck.tracking.attachments import attachments
 from tfcheck.tracking.courier import Courier

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tfcheck.errors import ReportError
-from tfcheck.report import GradientReport
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import Verdict
 from tfcheck.tracking import description, files, history, schema, views
 from tfcheck.tracking.progress import Progress
 from tfcheck.tracking.spool import Content, Entry
-from tfcheck.verdict import Verdict
 
 _METRICS_A_BATCH = 900
 _RUNS_IN_A_CHART = 10  # so many MLflow shows together

@@ -13,9 +13,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from tfcheck.report import GradientReport, Settings
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.reasons import Reason
+from tfcheck.judge.verdict import Verdict, digits, worst
+from tfcheck.settings import Settings
 from tfcheck.tracking import history
-from tfcheck.verdict import Verdict, digits
 
 SCHEMA = "1"
 
@@ -130,7 +132,9 @@ def _summary(report: GradientReport) -> dict[str, float]:
     telling = [variable for variable in counted if variable.reason not in history.EXPLAINED]
     scores = [v.score for v in telling or counted]
     finite = [score for score in scores if math.isfinite(score)]
-    silent = sum(not math.isfinite(v.score) or v.reason == "non_finite" for v in report.variables)
+    silent = sum(
+        not math.isfinite(v.score) or v.reason == Reason.NON_FINITE for v in report.variables
+    )
     return {
         "gradcheck/worst_score": max(finite, default=math.nan),
         "gradcheck/worst_digits": min(map(digits, scores), default=math.nan),
@@ -258,7 +262,7 @@ def merged_tags(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, 
 
 def _worse(one: str, other: str) -> str:
     known = [Verdict(word) for word in (one, other) if word in set(Verdict)]
-    return str(history.worst_of(known))
+    return str(worst(known))
 
 
 def shade_of(colour: str | None) -> int | None:

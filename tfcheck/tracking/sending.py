@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from tfcheck.errors import ReportError, TfcheckError
-from tfcheck.report import GradientReport
+from tfcheck.gradient_report import GradientReport
 from tfcheck.tracking import (
     destination,
     new_database,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tfcheck.errors import ReportError
-from tfcheck.report import GradientReport
+from tfcheck.gradient_report import GradientReport
 
 PATTERN = "gradcheck-waiting-*.jsonl"
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tfcheck.report import GradientReport
+from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.verdict import Verdict, digits
 from tfcheck.tracking import history, schema
-from tfcheck.verdict import Verdict, digits
 
 
 def verdict_text(item: history.VariableHistory) -> str:

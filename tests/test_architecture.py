@@ -1,0 +1,168 @@
+"""The layout is the architecture: who may import whom, and who may know which library."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "tfcheck"
+
+FLOORS = (
+    {"_version", "errors", "formats", "internals", "progress", "variables"},
+    {"deadline", "duration", "graph", "measure", "memory"},
+    {"judge", "stages", "unchanged"},
+    {"settings", "trace"},
+    {"promote", "report", "units"},
+    {"objective", "rendering"},
+    {"evaluate", "gradient_report"},
+    {"examine"},
+    {"locate", "reproduce", "tracking", "training"},
+    {"assemble", "dashboard"},
+    {"checker"},
+    {"check"},
+    {"__init__"},
+    {"callbacks"},
+    {"scripts"},
+    {"__main__"},
+)
+"""From the ground up: what stands here imports itself and lower floors only."""
+
+NUMBERS_ALONE = ("formats", "judge", "measure", "settings")
+NO_TENSORFLOW = (*NUMBERS_ALONE, "report", "gradient_report", "rendering", "tracking", "dashboard")
+HOMES = {
+    "tensorflow": set.union(*FLOORS) - set(NO_TENSORFLOW),
+    "keras": set.union(*FLOORS) - set(NO_TENSORFLOW),
+    "mlflow": {"tracking", "dashboard", "scripts", "internals"},
+    "rich": {"rendering", "scripts"},
+    "jinja2": {"rendering"},
+    "matplotlib": {"rendering", "scripts"},
+}
+"""Where a library may be imported."""
+
+
+def floor_of(part: str) -> int:
+    """The floor of a package or module."""
+    return next(number for number, floor in enumerate(FLOORS) if part in floor)
+
+
+def sources() -> dict[str, ast.Module]:
+    """The syntax tree of every module, by its dotted name below `tfcheck`."""
+    found = {}
+    for path in (*PACKAGE.rglob("*.py"), *(PACKAGE / "callbacks").rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text("utf-8"))
+    for folder in ("callbacks", "scripts"):
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text("utf-8"))
+    return found
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """All dotted names that a module imports: in functions and for type checkers, too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def arrows(trees: Mapping[str, ast.Module]) -> dict[str, set[str]]:
+    """For each module the modules of tfcheck that it imports."""
+    found: dict[str, set[str]] = {}
+    for module, tree in trees.items():
+        names = (n.removeprefix("tfcheck.") for n in imported(tree) if n.startswith("tfcheck."))
+        used = {name if name in trees else name.rpartition(".")[0] or "__init__" for name in names}
+        # `import tfcheck.errors` also has the package itself, of which no more is used.
+        found[module] = {name for name in used if name in trees} - {module}
+    return found
+
+
+def upward(found: Mapping[str, Iterable[str]]) -> list[str]:
+    """The arrows that do not lead down, from one part of tfcheck to another."""
+    wrong = []
+    for module, used in found.items():
+        part = module.partition(".")[0]
+        others = [(name, name.partition(".")[0]) for name in used]
+        wrong += [
+            f"{module} -> {name}"
+            for name, other in others
+            if other != part and floor_of(other) >= floor_of(part)
+        ]
+    return sorted(wrong)
+
+
+TREES = sources()
+
+
+def test_every_part_has_its_floor() -> None:
+    """Each module and package stands on one floor, and nothing stands there that is not."""
+    parts = {module.partition(".")[0] for module in TREES}
+    standing = [part for floor in FLOORS for part in floor]
+    assert sorted(parts) == sorted(standing)
+
+
+def test_imports_lead_down() -> None:
+    """A package imports itself and lower floors only."""
+    assert upward(arrows(TREES)) == []
+
+
+def test_no_two_files_import_each_other() -> None:
+    """There is no circle of imports, not even within a package."""
+    try:
+        TopologicalSorter(arrows(TREES)).prepare()
+    except CycleError as error:
+        pytest.fail(f"These files import each other: {' -> '.join(error.args[1])}")
+
+
+def test_an_arrow_up_is_seen() -> None:
+    """The tests above can fail: an arrow up and a circle are found, however they are written."""
+    code = "def late():\n    from tfcheck.checker import Checker\nimport tfcheck.objective.point"
+    trees = {**TREES, "measure.target": ast.parse(code)}
+    found = upward(arrows(trees))
+    assert found == ["measure.target -> checker", "measure.target -> objective.point"]
+    with pytest.raises(CycleError):
+        TopologicalSorter(arrows(trees)).prepare()
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_libraries_stay_in_their_rooms(library: str) -> None:
+    """TensorFlow, MLflow and what draws are imported only where they are meant to be."""
+    users = {
+        module.partition(".")[0]
+        for module, tree in TREES.items()
+        if any(name.partition(".")[0] == library for name in imported(tree))
+    }
+    assert users - HOMES[library] == set()
+    assert users, f"{library} has homes, but nobody lives there"
+
+
+@pytest.mark.parametrize("package", NO_TENSORFLOW)
+def test_numbers_need_no_tensorflow(package: str) -> None:
+    """What measures, judges, reports and shows loads neither TensorFlow nor Keras."""
+    modules = [f"tfcheck.{m}" for m in TREES if m.partition(".")[0] == package]
+    code = f"""
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None  # importing them raises
+for name in {modules!r}:
+    __import__(name)
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_packages_say_what_they_are() -> None:
+    """The docstring of each package says what comes in, what goes out, what it may import."""
+    packages = [m for m in TREES if (PACKAGE / m / "__init__.py").exists() and "." not in m]
+    for name in set(packages) - {"__init__", "callbacks", "scripts"}:
+        said = ast.get_docstring(TREES[name]) or ""
+        assert all(word in said for word in ("In: ", "Out: ", "May import")), name

@@ -1,0 +1,7 @@
+"""One loss at many places in one evaluation: along lines, and with single entries perturbed.
+
+In: an `Objective` and a point. Out: `Around`, from which values along directions and of perturbed
+entries can be had in one graph call.
+
+May import: `objective`, `units`, `graph`, `measure` and lower.
+"""

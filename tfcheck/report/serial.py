@@ -1,0 +1,110 @@
+"""Outcomes as plain dictionaries, ready for strict JSON, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+from tfcheck.judge.verdict import Thresholds, Verdict
+from tfcheck.report.rows import Coordinate, LayerReport, ObjectiveSummary, VariableReport
+from tfcheck.settings import Settings
+
+SCHEMA = 1
+"""Of what is written; a reader of another schema refuses it."""
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and floats to what strict JSON can hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Verdict):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    kind: Any = type(value)
+    names = _field_names(kind)
+    return {name: plain(getattr(value, name)) for name in names} if names else value
+
+
+@functools.cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    """The fields of a kind of dataclass, looked up once: a training waits for a report's JSON."""
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return tuple(f.name for f in fields if f.metadata.get("saved", True))
+
+
+def _variable_from(content: dict[str, Any]) -> VariableReport:
+    worst = tuple(
+        Coordinate(
+            tuple(item["index"]),
+            float(item["analytic"]),
+            float(item["numerical"]),
+            float(item["error_bar"]),
+        )
+        for item in content["worst"]
+    )
+    numbers = ("score", "analytic_norm", "numerical_norm", "error_bar", "detectable_error")
+    # Reports of version 0.1 lack the latter.
+    later = ("precision_error", "trained_norm")
+    compiled_distance, slopes = content.get("compiled_distance"), content.get("slopes")
+    return VariableReport(
+        **{
+            **content,
+            **{name: float(content[name]) for name in numbers},
+            **{name: float(content[name]) for name in later if name in content},
+            "compiled_distance": None if compiled_distance is None else float(compiled_distance),
+            "slopes": None if slopes is None else tuple(map(float, slopes)),
+            "shape": tuple(content["shape"]),
+            "verdict": Verdict(content["verdict"]),
+            "worst": worst,
+        }
+    )
+
+
+def fields_from(content: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an outcome, from `plain` ones."""
+    layers = tuple(
+        LayerReport(
+            layer["path"],
+            float(layer["score"]),
+            Verdict(layer["verdict"]),
+            tuple(_variable_from(variable) for variable in layer["variables"]),
+        )
+        for layer in content["layers"]
+    )
+    objective = content["objective"]
+    settings = content["settings"]
+    fields = {name: value for name, value in content.items() if name != "schema"}
+    return {
+        **fields,
+        "verdict": Verdict(content["verdict"]),
+        "score": float(content["score"]),
+        "layers": layers,
+        "culprits": tuple(content["culprits"]),
+        "culprit_places": tuple(content.get("culprit_places", ())),
+        "notes": tuple(content["notes"]),
+        "frozen": tuple(content["frozen"]),
+        "seconds": float(content["seconds"]),
+        "objective": ObjectiveSummary(
+            **{
+                **objective,
+                "losses": tuple(float(loss) for loss in objective["losses"]),
+                "parity": float(objective["parity"]),
+                "islands": tuple(objective["islands"]),
+                "random_ops": tuple(objective["random_ops"]),
+                **{
+                    name: tuple(float(loss) for loss in objective.get(name, ()))
+                    for name in ("trained_losses", "compiled_losses", "eager_losses")
+                },
+            }
+        ),
+        "settings": Settings(
+            **{
+                **settings,
+                "thresholds": Thresholds(**settings["thresholds"]),
+                "expected_mismatch": tuple(settings["expected_mismatch"]),
+            }
+        ),
+    }
