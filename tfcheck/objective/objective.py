@@ -32,7 +32,7 @@ from tfcheck.internals import live_variable, variable_spec
 from tfcheck.measure.directions import NUDGE, gaussian, generator, scale_of
 from tfcheck.objective.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.objective.point import BATCH, Base, Parameter, as_floats, elsewhere, spread
-from tfcheck.promote.promotion import PureGraph, purify
+from tfcheck.promote.purify import PureGraph, purify
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.choices import Choices
 from tfcheck.trace.constants import constants_of
