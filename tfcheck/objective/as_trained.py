@@ -23,7 +23,7 @@ from tfcheck.graph.nodes import output_refs
 from tfcheck.internals import op_definition
 from tfcheck.promote.purify import purify
 from tfcheck.promote.types import RANDOM
-from tfcheck.trace.listening import TapeCall
+from tfcheck.trace.recording import TapeCall
 
 Trained = npt.NDArray[Any]
 """A gradient in the precision it trains in, half precision in float32: float64 would take twice

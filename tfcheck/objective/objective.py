@@ -37,7 +37,7 @@ from tfcheck.trace.batch import Batch
 from tfcheck.trace.choices import Choices
 from tfcheck.trace.constants import constants_of
 from tfcheck.trace.left_out import LeftOut
-from tfcheck.trace.listening import Recording, TapeCall
+from tfcheck.trace.recording import Recording, TapeCall
 from tfcheck.trace.refusals import does_not_run
 from tfcheck.trace.tracing import TracedStep
 from tfcheck.trace.untracked import untracked_in, users_in
