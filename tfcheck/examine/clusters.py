@@ -62,9 +62,8 @@ def _clusters(locally: Locally) -> Iterator[_Cluster]:
 def _cluster(
     locally: Locally, stream: str, units: frozenset[int], sources: Sequence[Source]
 ) -> _Cluster:
-    loudness = [locally.scale(source) * locally.gradient_norm(source) for source in sources]
-    units_of = balanced(loudness, [locally.scale(source) for source in sources])
-    members = tuple(zip(sources, units_of, strict=True))
+    loudness, scales = map(locally.loudness, sources), map(locally.scale, sources)
+    members = tuple(zip(sources, balanced([*loudness], [*scales]), strict=True))
     cluster = _Cluster(
         stream=stream,
         at_zero=locally.at_zero(units),

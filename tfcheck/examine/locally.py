@@ -108,6 +108,10 @@ class Locally:
             self._norms[source.number] = norm(self.gradient(source))
         return self._norms[source.number]
 
+    def loudness(self, source: Source) -> float:
+        """How much a natural change of a source changes what its units answer, by the tape."""
+        return self.scale(source) * self.gradient_norm(source)
+
     def at_zero(self, units: frozenset[int]) -> float:
         """What units answer where nothing has moved."""
         return math.fsum(self._zero[unit] for unit in units)
@@ -120,8 +124,7 @@ class Locally:
         """How loud units are: what they answer is a sum of, or changes by in natural changes."""
         if units not in self._loudest:
             given = self.given.get(units, ())
-            loudness = [self.scale(source) * self.gradient_norm(source) for source in given]
-            known = filter(math.isfinite, [self.size(units), *loudness])
+            known = filter(math.isfinite, [self.size(units), *map(self.loudness, given)])
             self._loudest[units] = max(known, default=0.0)
         return self._loudest[units]
 

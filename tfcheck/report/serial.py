@@ -11,7 +11,7 @@ from tfcheck.judge.verdict import Thresholds, Verdict
 from tfcheck.report.rows import Coordinate, LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.settings import Settings
 
-SCHEMA = 1
+REPORT_SCHEMA = 1
 """Of what is written; a reader of another schema refuses it."""
 
 
