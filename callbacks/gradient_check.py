@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from tfcheck.callbacks.checkpoints import Checkpoints, Moment, TrainingState
+from tfcheck.callbacks.course import Course
 from tfcheck.callbacks.error_report import error_report
 from tfcheck.callbacks.fingerprint import fingerprint
-from tfcheck.callbacks.missed import tell_what_cannot_come, tell_what_never_came
-from tfcheck.callbacks.naming import FIRST, about, require_name, require_seconds
+from tfcheck.callbacks.journal import Journal
+from tfcheck.callbacks.missed import tell_what_cannot_come
+from tfcheck.callbacks.naming import about, require_name, require_seconds
 from tfcheck.callbacks.step_count import StepCount
 from tfcheck.callbacks.telling import GradientCheckWarning, finding, warn
 from tfcheck.checker import GradientChecker
@@ -25,6 +27,9 @@ from tfcheck.settings import make_settings, require_choice, require_verbose
 from tfcheck.trace.batch import Batch, first_batch
 from tfcheck.trace.preconditions import require_backend
 from tfcheck.trace.steps import LossFunction
+
+if TYPE_CHECKING:
+    from tfcheck.tracking import MlflowTracking
 
 __all__ = ["GradientCheck", "GradientCheckWarning"]
 
@@ -147,120 +152,124 @@ class GradientCheck(keras.callbacks.Callback):
         self.verbose = verbose
         self._batch: Batch = first_batch(x, y, sample_weight)
         self.settings = replace(self.settings, batch_fingerprint=fingerprint(self._batch))
-        self._count: Any = None
-        self._logger: Any = None
-        self._begin_afresh()
-
-    def _begin_afresh(self) -> None:
-        self._reports: list[GradientReport] = []
+        self._log: MlflowTracking | None = None
+        # These begin anew with `on_train_begin`: nothing of a training outlives it.
+        self._journal = Journal(name)
+        self._course: Any = None
         self._checker: GradientChecker | None = None
-        self._epoch = 0
-        self._step = self._first_step = 0
-        self._start_is_due = False
-        self._last_batch = -1
-        self._due: float = 0
-        self._last_epoch: float = math.inf
-        self._when_was_true = False
-        self._counting_told = False
-        self._stopped = False
 
     @property
     def reports(self) -> tuple[GradientReport, ...]:
         """The reports of this training so far, oldest first."""
-        return tuple(self._reports)
+        return self._journal.reports
+
+    # -- what Keras calls ------------------------------------------------------------------
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin a training: forget the last one's reports, and check if asked to."""
-        self._begin_afresh()
-        again = self._count is not None and self._count.model is self.model
-        self._count = StepCount(self.model, self._count.batches if again else 0)
-        self._step = self._first_step = self._count.steps()
-        self._await_step()
-        self._last_epoch = (self.params or {}).get("epochs") or math.inf
-        tell_what_cannot_come(self.checkpoints, self._last_epoch)
+        self._journal = Journal(self.name)
+        self._checker = None
+        again = self._course is not None and self._course.count.model is self.model
+        count = StepCount(self.model, self._course.count.batches if again else 0)
+        last_epoch = (self.params or {}).get("epochs") or math.inf
+        self._course = Course(self.checkpoints, count, last_epoch)
+        tell_what_cannot_come(self.checkpoints, last_epoch)
         if self.tracking == "mlflow":
-            from tfcheck.tracking import MlflowTracking
-
-            self._logger = self._logger or MlflowTracking(
-                self.run_id,
-                name=self.name,
-                about=about(self.settings, self.loss_fn),
-                close_timeout=self.close_timeout,
-            )
-            self._logger.start(self.settings, self.model.name)
+            self._log = self._log or self._make_log()
+            self._log.start(self.settings, self.model.name)
+            self._journal.log = self._log
         if self.checkpoints.start:
             if self.model.weights:
                 self._check("start", may_wait=True)
             else:
-                self._wait_for_weights()
+                self._course.wait_for_weights()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Check after this step if it is a checkpoint."""
-        # Batches are counted in Python: reading an optimizer's counter waits for the device.
-        self._count.more_batches(batch - self._last_batch)
-        self._last_batch = batch
-        if not self._count.may_have_reached(self._due):
+        previous = self._course.end_batch(batch)
+        if previous is None:
             return
-        previous, self._step = self._step, self._count.steps()
-        self._await_step()
-        if self._start_is_due:
-            self._start_is_due = False
+        if self._course.start_is_due:
+            self._course.start_is_due = False
             self._check("start")
             return
-        state = self._state(logs, at_epoch_end=False)
+        state = self._course.state(logs, at_epoch_end=False)
         self._check_if(lambda: self.checkpoints.after_step(state, previous), f"step {state.step}")
-
-    def _await_step(self) -> None:
-        """Note which step is the next to look at."""
-        self._due = self.checkpoints.next_step(self._step)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Note how many epochs are finished, and that batches are counted anew."""
-        self._epoch = epoch
-        self._last_batch = -1
+        self._course.begin_epoch(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Check after this epoch if it is a checkpoint."""
-        self._epoch = epoch + 1
-        if not self.checkpoints.may_be_after_epoch(self._epoch):
+        self._course.epoch = epoch + 1
+        if not self.checkpoints.may_be_after_epoch(self._course.epoch):
             return
-        state = self._state(logs, at_epoch_end=True)
+        state = self._course.state(logs, at_epoch_end=True)
         self._check_if(lambda: self.checkpoints.after_epoch(state), f"epoch {state.epoch}")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Check at the end if asked to, tell what never came, and close the log."""
         if self.checkpoints.end:
             self._check_once("end")
-        if not self._stopped:
-            tell_what_never_came(
-                self.checkpoints,
-                self._epoch,
-                self._count.steps,
-                last_epoch=self._last_epoch,
-                when_was_true=self._when_was_true,
-            )
-        if self._logger is not None:
-            self._logger.close()
+        self._course.tell_what_never_came()
+        self._journal.close()
 
-    def _state(self, logs: dict[str, Any] | None, at_epoch_end: bool) -> TrainingState:
-        return TrainingState(self._count.steps(), self._epoch, dict(logs or {}), at_epoch_end)
+    # -- checking --------------------------------------------------------------------------
 
     def _check_if(self, ask: Callable[[], Moment | None], moment: str) -> None:
         """Check if this is a checkpoint; a `when` that raises is a check that could not be made."""
         try:
             due = ask()
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, training goes on
-            self._when_was_true = True  # it has been told what is wrong with it
+            self._course.when_was_true = True  # it has been told what is wrong with it
             self._failed_to_check(error, moment)
             return
         if due is not None:
-            self._when_was_true |= due.asked
+            self._course.when_was_true |= due.asked
             self._check_once(due.name)
 
     def _check_once(self, checkpoint: str) -> None:
         """Check, unless this very step has been checked."""
-        if not self._reports or self._reports[-1].step != self._count.steps():
+        if not self.reports or self.reports[-1].step != self._course.count.steps():
             self._check(checkpoint)
+
+    def _check(self, checkpoint: str, may_wait: bool = False) -> None:
+        step = self._course.look()
+        try:
+            report = self._checked(step, checkpoint)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, training goes on
+            if may_wait and isinstance(error, ModelError):
+                self._course.wait_for_weights()
+            else:
+                self._failed_to_check(error, checkpoint)
+            return
+        except BaseException:
+            # Interrupted: Keras will not call `on_train_end`.
+            self._journal.close("KILLED")
+            raise
+        report = self._journal.note(report, self._course)
+        if report.verdict is Verdict.FAIL:
+            failure = GradientCheckFailed(f"\n{report}", report)
+            self._react(self.on_fail, finding(report), failure)
+        elif report.verdict is Verdict.SUSPECT:
+            warn(finding(report))
+
+    def _checked(self, step: int, checkpoint: str) -> GradientReport:
+        if self._checker is None:
+            self._checker = GradientChecker(
+                self.model,
+                self.settings,
+                self.loss_fn,
+                once=self.checkpoints.at_most_one,
+                first_step=self._course.first_step,
+            )
+        # `fit` may have been told to be silent.
+        shown = self.verbose if (self.params or {}).get("verbose") != 0 else 0
+        with progress_line(title=f"gradient check at {checkpoint}", verbose=shown) as progress:
+            return self._checker.check(
+                self._batch, step=step, checkpoint=checkpoint, progress=progress
+            )
 
     def _failed_to_check(self, error: Exception, checkpoint: str) -> None:
         report = error_report(
@@ -268,74 +277,27 @@ class GradientCheck(keras.callbacks.Callback):
             model=self.model.name,
             source="train_step" if self.loss_fn is None else "loss_fn",
             settings=self.settings,
-            step=self._count.steps(),
+            step=self._course.count.steps(),
             checkpoint=checkpoint,
         )
-        report = self._note(report)
+        report = self._journal.note(report, self._course)
         message = f"The gradient check at {checkpoint} could not be done: {report.error}"
         self._react(self.on_error, message, error)
 
-    def _note(self, report: GradientReport) -> GradientReport:
-        """Keep a report, with what only the callback knows, and log it."""
-        notes = report.notes
-        if self._count.note and not self._counting_told:
-            self._counting_told = True
-            notes = (*notes, self._count.note)
-        name = self.name or FIRST if self._logger is None else self._logger.name
-        report = replace(report, epoch=self._epoch, notes=notes, name=name)
-        self._reports.append(report)
-        if self._logger is not None:
-            self._logger.log(self.reports)
-        return report
-
-    def _wait_for_weights(self) -> None:
-        """Check after the first step, when `fit` has built all layers."""
-        self._start_is_due = True
-        self._due = 0
-
-    def _check(self, checkpoint: str, may_wait: bool = False) -> None:
-        step = self._step = self._count.steps()
-        try:
-            if self._checker is None:
-                self._checker = GradientChecker(
-                    self.model,
-                    self.settings,
-                    self.loss_fn,
-                    once=self.checkpoints.at_most_one,
-                    first_step=self._first_step,
-                )
-            title = f"gradient check at {checkpoint}"
-            with progress_line(title=title, verbose=self._shown()) as progress:
-                report = self._checker.check(
-                    self._batch, step=step, checkpoint=checkpoint, progress=progress
-                )
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong, training goes on
-            if may_wait and isinstance(error, ModelError):
-                self._wait_for_weights()
-            else:
-                self._failed_to_check(error, checkpoint)
-            return
-        except BaseException:
-            # Interrupted: Keras will not call `on_train_end`.
-            if self._logger is not None:
-                self._logger.close("KILLED")
-            raise
-        report = self._note(report)
-        if report.verdict is Verdict.FAIL:
-            failure = GradientCheckFailed(f"\n{report}", report)
-            self._react(self.on_fail, finding(report), failure)
-        elif report.verdict is Verdict.SUSPECT:
-            warn(finding(report))
-
-    def _shown(self) -> int:
-        """Whether progress is: `fit` may have been told to be silent."""
-        return self.verbose if (self.params or {}).get("verbose") != 0 else 0
-
     def _react(self, action: str, message: str, error: Exception) -> None:
         if action == "raise":
-            if self._logger is not None:
-                self._logger.close("FAILED")
+            self._journal.close("FAILED")
             raise error
         warn(message)
         if action == "stop":
-            self._stopped = self.model.stop_training = True
+            self._course.stopped = self.model.stop_training = True
+
+    def _make_log(self) -> MlflowTracking:
+        from tfcheck.tracking import MlflowTracking
+
+        return MlflowTracking(
+            self.run_id,
+            name=self.name,
+            about=about(self.settings, self.loss_fn),
+            close_timeout=self.close_timeout,
+        )

@@ -131,13 +131,11 @@ def _train(name: str, formula: Callable[..., Any], experiment: str, progress: Pr
     """Train once, in an MLflow run of its own."""
     import keras
     import mlflow
-    from sklearn.datasets import load_digits
 
     from tfcheck.callbacks import GradientCheck
-    from tfcheck.scripts.demo_models import digit_reader
+    from tfcheck.scripts.demo_models import digit_reader, digits
 
-    images, labels = load_digits(return_X_y=True)
-    pixels = (images / 16).astype("float32")
+    pixels, labels = digits()
     model = digit_reader(formula)
 
     def log(_epoch: int, logs: dict[str, float]) -> None:

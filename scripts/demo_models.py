@@ -1,4 +1,4 @@
-"""What `tfcheck demo` trains: a reader of handwritten digits, right and with a planted bug."""
+"""Readers of handwritten digits, right and with a planted bug: what `tfcheck demo` trains."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 CULPRIT = "swish"
+LEARNING_RATE = 5e-3
 
 
 @tf.custom_gradient
@@ -19,8 +21,7 @@ def swish(x: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         slope = gate * (1 - gate)
         for_x = upstream * (gate + beta * x * slope)
-        for_beta = upstream * x * x * slope
-        return for_x, tf.reduce_sum(for_beta, axis=0)
+        return for_x, summed_for(beta, upstream * x * x * slope)
 
     return x * gate, gradient
 
@@ -33,22 +34,35 @@ def forgetful_swish(x: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Callable[
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         slope = gate  # the bug: σ′ is σ·(1 − σ)
         for_x = upstream * (gate + beta * x * slope)
-        for_beta = upstream * x * x * slope
-        return for_x, tf.reduce_sum(for_beta, axis=0)
+        return for_x, summed_for(beta, upstream * x * x * slope)
 
     return x * gate, gradient
 
 
-class Swish(keras.layers.Layer):  # type: ignore[misc]
-    """Swish with a learned steepness β for each unit, and a backward pass written by hand."""
+def summed_for(beta: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    """The gradient of β, from one for each of its uses."""
+    return tf.reduce_sum(gradients, axis=list(range(gradients.shape.rank - beta.shape.rank)))
 
-    def __init__(self, formula: Callable[..., tf.Tensor], **options: Any) -> None:
+
+class Swish(keras.layers.Layer):  # type: ignore[misc]
+    """Swish with a learned steepness β, and a backward pass written by hand.
+
+    Args:
+        formula: the function, with its gradient.
+        shared: whether all units share one β. Defaults to False, for one each.
+    """
+
+    def __init__(
+        self, formula: Callable[..., tf.Tensor], *, shared: bool = False, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.formula = formula
+        self.shared = shared
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make β."""
-        self.beta = self.add_weight(name="beta", shape=(input_shape[-1],), initializer="ones")
+        shape = () if self.shared else input_shape[-1:]
+        self.beta = self.add_weight(name="beta", shape=shape, initializer="ones")
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Apply the formula."""
@@ -62,9 +76,22 @@ def digit_reader(formula: Callable[..., tf.Tensor]) -> keras.Model:
     hidden = keras.layers.Dense(32, name="hidden")(inputs)
     logits = keras.layers.Dense(10, name="logits")(Swish(formula, name=CULPRIT)(hidden))
     model = keras.Model(inputs, logits, name="digit_reader")
+    compile_reader(model, keras.optimizers.Adam(LEARNING_RATE))
+    return model
+
+
+def compile_reader(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Compile a reader of digits."""
     model.compile(
-        optimizer=keras.optimizers.Adam(5e-3),
+        optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    return model
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's handwritten digits: 64 pixels from 0 to 1 each, and labels."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return (images / 16).astype("float32"), labels

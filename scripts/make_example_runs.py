@@ -25,47 +25,29 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcheck.scripts.demo_models import (
+    LEARNING_RATE,
+    Swish,
+    compile_reader,
+    digits,
+    summed_for,
+    swish,
+)
+
 EXPERIMENT = "gradient check of digit readers"
 EPOCHS = 4
 BATCH_SIZE = 64
 
 
-def right_swish(x: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-    """x·σ(βx), with both of its derivatives."""
-    gate = tf.sigmoid(beta * x)
-
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        slope = gate * (1 - gate)
-        for_x = upstream * (gate + beta * x * slope)
-        return for_x, tf.reduce_sum(upstream * x * x * slope)
-
-    return x * gate, gradient
-
-
+@tf.custom_gradient
 def wrong_swish(x: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-    """The same function; its derivative by x forgets the product rule's second term."""
+    """`swish`; its derivative by x forgets the product rule's second term."""
     gate = tf.sigmoid(beta * x)
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return upstream * gate, tf.reduce_sum(upstream * x * x * gate * (1 - gate))
+        return upstream * gate, summed_for(beta, upstream * x * x * gate * (1 - gate))
 
     return x * gate, gradient
-
-
-class Swish(keras.layers.Layer):  # type: ignore[misc]
-    """Swish with a learned steepness β, and a backward pass written by hand."""
-
-    def __init__(self, formula: Callable[..., Any], **options: Any) -> None:
-        super().__init__(**options)
-        self.formula = tf.custom_gradient(formula)
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:  # noqa: ARG002
-        """Make β."""
-        self.beta = self.add_weight(name="beta", shape=(), initializer="ones")
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Apply the formula."""
-        return self.formula(inputs, tf.convert_to_tensor(self.beta))
 
 
 class ChannelGate(keras.layers.Layer):  # type: ignore[misc]
@@ -158,12 +140,12 @@ EXAMPLES = (
     Example(
         "swish, wrong",
         "A swish activation with a hand-written backward pass that forgets a term.",
-        lambda: network(Swish(wrong_swish, name="swish")),
+        lambda: network(Swish(wrong_swish, shared=True, name="swish")),
     ),
     Example(
         "swish, fixed",
         "The same network after the missing term was added.",
-        lambda: network(Swish(right_swish, name="swish")),
+        lambda: network(Swish(swish, shared=True, name="swish")),
     ),
     Example(
         "gate, blocked",
@@ -202,15 +184,11 @@ def train(example: Example, x: np.ndarray, y: np.ndarray) -> None:
 
     keras.utils.set_random_seed(7)
     model = example.model()
-    optimizer = keras.optimizers.Adam(5e-3)
+    optimizer = keras.optimizers.Adam(LEARNING_RATE)
     if model.layers[0].compute_dtype == "float16":
         # Keras starts at 2¹⁵ and skips steps until that fits: the runs would get out of step.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**8)
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    compile_reader(model, optimizer)
     # Its store is moved when training has ended: everything must have arrived.
     check = GradientCheck(x[:32], y[:32], epochs=range(1, EPOCHS + 1), close_timeout=60)
     with (
@@ -242,7 +220,6 @@ def shrink_pictures(store: Path) -> None:
 def main(destination: Path) -> None:
     """Train the examples and put their MLflow store into DESTINATION, replacing what is there."""
     import mlflow
-    from sklearn.datasets import load_digits
 
     from tfcheck.dashboard.relocation import make_relocatable
 
@@ -253,8 +230,8 @@ def main(destination: Path) -> None:
             "The destination must be an MLflow file store, an empty folder or nothing yet. "
             f"Received: destination={str(destination)!r}. Name another one."
         )
-    images, labels = load_digits(return_X_y=True)
-    x = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
+    pixels, labels = digits()
+    x = pixels.reshape(-1, 8, 8, 1)
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / destination.absolute().name

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 25.0
 
 
-class StoreError(OSError):
+class NewStoreError(OSError):
     """The folder of a store cannot be written to."""
 
 
@@ -31,7 +31,7 @@ def made_by_one(experiment: str | None) -> None:
         experiment: its name. Defaults to the one of the environment.
 
     Raises:
-        StoreError: if the folder of the store cannot be written to.
+        NewStoreError: if the folder of the store cannot be written to.
     """
     import mlflow
 
@@ -61,7 +61,7 @@ def _alone(database: Path) -> Iterator[None]:
         database.parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
         held = _taken(lock)
     except (OSError, sqlite3.OperationalError) as error:
-        raise StoreError(
+        raise NewStoreError(
             f"A store's folder must be writable, and its making over within {WAIT_SECONDS:g} s. "
             f"Received: {str(database)!r} ({error}). Name another store"
         ) from error

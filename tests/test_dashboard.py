@@ -18,7 +18,8 @@ import requests
 from mlflow import MlflowClient
 
 from tfcheck.dashboard import serve as dashboard
-from tfcheck.dashboard.store import StoreError, find_store, snapshot
+from tfcheck.dashboard.snapshot import snapshot
+from tfcheck.dashboard.store import StoreError, find_store
 from tfcheck.scripts.cli import main
 from tfcheck.tracking import views
 

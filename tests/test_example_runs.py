@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tfcheck.dashboard.relocation import make_relocatable
-from tfcheck.dashboard.store import StoreError, find_store, snapshot
+from tfcheck.dashboard.snapshot import snapshot
+from tfcheck.dashboard.store import StoreError, find_store
 from tfcheck.gradient_report import GradientReport
 from tfcheck.tracking import schema
 
@@ -144,8 +146,9 @@ def test_a_store_that_names_its_machine_is_refused(tmp_path: Path) -> None:
     client.log_metric(run_id, "loss", 1)
     make_relocatable(store)
     run = store / experiment / run_id
-    meta = (run / "meta.yaml").read_text(encoding="utf-8")
-    assert f'artifact_uri: "examples/{experiment}/{run_id}/artifacts"' in meta
+    record = yaml.safe_load((run / "meta.yaml").read_text(encoding="utf-8"))
+    assert record["artifact_uri"] == f"examples/{experiment}/{run_id}/artifacts"
+    assert record["user_id"] == ""
     assert not (store / "0").exists()
 
     (run / "tags" / "folder").write_text(str(tmp_path / "data"), encoding="utf-8")

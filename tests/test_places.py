@@ -13,7 +13,7 @@ import keras
 import pytest
 
 from tfcheck.errors import ReproductionError
-from tfcheck.reproduce.importable import Place, place_of, qualified
+from tfcheck.reproduce.importable import Importable, importable, qualified
 
 CODE = """
 class Layer:
@@ -50,30 +50,30 @@ def loaded(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     sys.modules.update(before)
 
 
-def found(thing: Any) -> Place:
+def found(thing: Any) -> Importable:
     """Where something is."""
-    return place_of(*qualified(thing), thing)
+    return importable(*qualified(thing), thing)
 
 
 def test_module_of_a_package(loaded: Callable[..., Any], tmp_path: Path) -> None:
     """The folder is the one that the package is in."""
     module = loaded("src/shop/layers.py", "shop.layers")
     place = found(module.Layer)
-    assert place == Place("shop.layers", "shop.layers", "Layer", str(tmp_path / "src"))
+    assert place == Importable("shop.layers", "shop.layers", "Layer", str(tmp_path / "src"))
     assert place.found is module.Layer
 
 
 def test_package_itself(loaded: Callable[..., Any], tmp_path: Path) -> None:
     """What stands in `__init__.py` is imported from the package."""
     module = loaded("src/shop/__init__.py", "shop")
-    assert found(module.Layer) == Place("shop", "shop", "Layer", str(tmp_path / "src"))
+    assert found(module.Layer) == Importable("shop", "shop", "Layer", str(tmp_path / "src"))
 
 
 def test_file_by_its_path(loaded: Callable[..., Any], tmp_path: Path) -> None:
     """A file that was loaded under another name is imported by its own."""
     module = loaded("there/train.py", "audited_train")
     place = found(module.Layer)
-    assert place == Place("audited_train", "train", "Layer", str(tmp_path / "there"))
+    assert place == Importable("audited_train", "train", "Layer", str(tmp_path / "there"))
 
 
 def test_installed() -> None:
@@ -88,7 +88,7 @@ def test_script(
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     script = loaded("train.py", "__main__", CODE + GUARD.replace("__main__", "__never__"))
     script.__spec__ = None  # as Python leaves it
-    assert found(script.Layer) == Place("__main__", "train", "Layer", str(tmp_path))
+    assert found(script.Layer) == Importable("__main__", "train", "Layer", str(tmp_path))
     (tmp_path / "train.py").write_text("model.fit()\n", encoding="utf-8")
     with pytest.raises(ReproductionError, match=r"Layer in train\.py, which runs when it is"):
         found(script.Layer)
@@ -99,7 +99,9 @@ def test_module_that_runs(loaded: Callable[..., Any], tmp_path: Path) -> None:
     module = loaded("src/shop/train.py", "shop.train", CODE + GUARD)
     sys.modules["__main__"] = module
     module.Layer.__module__ = module.__name__ = "__main__"
-    assert found(module.Layer) == Place("__main__", "shop.train", "Layer", str(tmp_path / "src"))
+    assert found(module.Layer) == Importable(
+        "__main__", "shop.train", "Layer", str(tmp_path / "src")
+    )
 
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {

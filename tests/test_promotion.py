@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tfcheck.errors import TraceError
 from tfcheck.internals import variable_spec
-from tfcheck.promote.promotion import PureGraph, purify
+from tfcheck.promote.purify import PureGraph, purify
 
 L = keras.layers
 RNG = np.random.default_rng(17)

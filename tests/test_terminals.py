@@ -17,7 +17,7 @@ from rich.console import Console
 
 from tfcheck import GradientReport
 from tfcheck.judge.verdict import Verdict
-from tfcheck.rendering.console import history_text, print_report, report_text
+from tfcheck.rendering.console import print_history, print_report, report_text
 from tfcheck.rendering.letters import PLAIN, spelled
 from tfcheck.rendering.terminal import terminal_console
 from tfcheck.report.rows import Coordinate, LayerReport, ObjectiveSummary, VariableReport
@@ -75,8 +75,6 @@ def history_on(encoding: str, width: int) -> str:
     """What a terminal of this encoding gets of a history."""
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding, errors="strict")
-    from tfcheck.rendering.console import print_history
-
     print_history([REPORT, REPORT], Console(file=file, width=width))
     file.flush()
     return raw.getvalue().decode(encoding)
@@ -187,7 +185,7 @@ def test_narrow_terminals_get_narrow_reports(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_history_is_narrow_too() -> None:
     """At 40 characters a history has whole steps, verdicts and scores."""
-    text = history_text([REPORT], width=40)
+    text = history_on("utf-8", 40)
     assert max(map(cell_len, text.split("\n"))) <= 40
     for said in ("epoch 5", "✗ fail", "1.5e-1", "block/层"):
         assert said in text

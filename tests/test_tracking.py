@@ -39,7 +39,7 @@ from tfcheck.tracking import (
     tables,
     views,
 )
-from tfcheck.tracking.delivery import Delivery, deliver
+from tfcheck.tracking.delivery import Delivery
 
 Scores = dict[str, dict[str, float]]
 GOOD: Scores = {"conv": {"kernel": 1e-9, "bias": 1e-10}, "out": {"kernel": 2e-8}}
@@ -114,7 +114,10 @@ class InProcess:
     def tell(self, path: Path) -> None:
         delivery = Delivery(path)
         try:
-            deliver(delivery)
+            delivery.send_numbers()
+            lines = delivery.content.lines
+            delivery.send_files()
+            delivery.conclude(lines)
         finally:
             delivery.close()
 
@@ -932,7 +935,7 @@ def test_log_report_raises(refused_port: int, store: str) -> None:
 
 def test_waiting_reports_survive_in_a_file(tmp_path: Path) -> None:
     """Reports come back from their file equal, and a foreign file is refused with a remedy."""
-    path = spool.begin(spool.Target("t", 1, folder=str(tmp_path)))
+    path = spool.begin(spool.RunTarget("t", 1, folder=str(tmp_path)))
     files = {"test_gradient_of_conv.py": b"def test(): ...", "conv_inputs.npz": bytes(range(256))}
     entries = (spool.Entry(report_of(BAD, 7), 5, files), spool.Entry(error_report(8), 6))
     for entry in entries:
@@ -947,7 +950,7 @@ def test_waiting_reports_survive_in_a_file(tmp_path: Path) -> None:
     path.write_text('{"a": 1}\n', encoding="utf-8")
     with pytest.raises(ReportError, match="Give the path that the warning named"):
         spool.read(path)
-    path = spool.begin(spool.Target("u", 1, folder=str(tmp_path)))
+    path = spool.begin(spool.RunTarget("u", 1, folder=str(tmp_path)))
     spool.add(path, spool.Entry(report_of(BAD, 7), 5, {"../elsewhere.py": b""}))
     with pytest.raises(ReportError):
         spool.read(path)
@@ -956,5 +959,5 @@ def test_waiting_reports_survive_in_a_file(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the working directory cannot be written, reports wait in the temporary folder."""
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    path = spool.begin(spool.Target("t", 1, folder=str(tmp_path / "missing")))
+    path = spool.begin(spool.RunTarget("t", 1, folder=str(tmp_path / "missing")))
     assert path.parent == tmp_path

@@ -49,7 +49,7 @@ from tfcheck.stages import Stages
 from tfcheck.trace.baked import Baked
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.compiled_step import CompiledStep
-from tfcheck.trace.listening import EagerCall
+from tfcheck.trace.layers import EagerCall
 from tfcheck.trace.preconditions import (
     require_checkable,
 )

@@ -11,7 +11,7 @@ from tfcheck.errors import ReportError, ReproductionError
 from tfcheck.report.outcome import Outcome
 from tfcheck.report.reproduction import Reproduction
 from tfcheck.report.rows import VariableReport
-from tfcheck.report.serial import SCHEMA, fields_from, plain
+from tfcheck.report.serial import REPORT_SCHEMA, fields_from, plain
 
 if TYPE_CHECKING:
     import pandas
@@ -70,7 +70,7 @@ class GradientReport(Outcome):  # noqa: D101 - what it is, and holds, is what an
         Non-finite numbers become the strings `"nan"`, `"inf"` and `"-inf"`, which strict JSON
         parsers accept.
         """
-        return {"schema": SCHEMA, **plain(self)}
+        return {"schema": REPORT_SCHEMA, **plain(self)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> GradientReport:
@@ -79,10 +79,10 @@ class GradientReport(Outcome):  # noqa: D101 - what it is, and holds, is what an
         Raises:
             ReportError: if the content is not a report, or of an unknown schema.
         """
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        if not isinstance(content, dict) or content.get("schema") != REPORT_SCHEMA:
             schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
             raise ReportError(
-                f"A tfcheck report has schema {SCHEMA}. Received: schema={schema!r}. "
+                f"A tfcheck report has schema {REPORT_SCHEMA}. Received: schema={schema!r}. "
                 "Read it with the version of tfcheck that wrote it, or make a new report."
             )
         try:

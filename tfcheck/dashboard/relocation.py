@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tfcheck.dashboard.store import StoreError, rewrite_artifact_paths
+from tfcheck.dashboard.records import change_artifact_paths, changed_record
+from tfcheck.dashboard.store import StoreError
 
 # Tags that name a person, a machine or a commit that the receiver does not have.
 _PERSONAL = ("mlflow.user", "mlflow.source.git.*", "mlflow.databricks.*")
@@ -19,8 +20,8 @@ def make_relocatable(store: Path) -> None:
     """Change a file store so that it works from any folder and machine.
 
     Artifact paths become relative to the folder that holds the store. Through `tfcheck ui` and
-    `tfcheck.dashboard.store.snapshot` they are found wherever the store is; plain MLflow finds them
-    when it is started in the folder that holds the store.
+    `tfcheck.dashboard.snapshot` they are found wherever the store is; plain MLflow finds them when
+    it is started in the folder that holds the store.
 
     Args:
         store: the folder of the store, under the name it will keep. It is changed in place.
@@ -30,8 +31,10 @@ def make_relocatable(store: Path) -> None:
     """
     for meta in store.rglob("meta.yaml"):
         where = Path(store.name) / meta.parent.relative_to(store)
-        rewrite_artifact_paths(meta, partial(_relative, where))
-        _forget_user(meta)
+        with changed_record(meta) as record:
+            change_artifact_paths(record, partial(_relative, where))
+            if "user_id" in record:
+                record["user_id"] = ""
     for pattern in _PERSONAL:
         for tag in store.rglob(f"tags/{pattern}"):
             tag.unlink()
@@ -61,12 +64,6 @@ def _relative(where: Path, value: str) -> str:
     """The new path; MLflow ends those of runs and logged models in `artifacts`."""
     is_artifact_folder = value.rstrip("/").endswith("/artifacts")
     return (where / "artifacts" if is_artifact_folder else where).as_posix()
-
-
-def _forget_user(meta: Path) -> None:
-    lines = meta.read_text(encoding="utf-8").splitlines()
-    kept = ["user_id: ''" if line.startswith("user_id:") else line for line in lines]
-    meta.write_text("\n".join(kept) + "\n", encoding="utf-8")
 
 
 def _remove_what_is_empty(store: Path) -> None:

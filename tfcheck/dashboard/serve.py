@@ -19,7 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tfcheck.dashboard.store import Store, snapshot
+from tfcheck.dashboard.snapshot import snapshot
+from tfcheck.dashboard.store import Store
 from tfcheck.errors import TfcheckError
 from tfcheck.tracking import views
 

@@ -9,17 +9,11 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from tfcheck.evaluate.lanes import (
-    Lanes,
-    Operand,
-    bilinear,
-    elementwise,
-    reshaped,
-    single,
-    summed,
-    take,
-    transposed,
-)
+from tfcheck.evaluate.broadcasting import elementwise
+from tfcheck.evaluate.contracting import bilinear, summed
+from tfcheck.evaluate.lanes import Lanes, Operand
+from tfcheck.evaluate.rearranging import reshaped, transposed
+from tfcheck.evaluate.slices import single, take
 
 Rule: TypeAlias = "Callable[[tf.Operation, Sequence[Operand]], Lanes | None]"
 

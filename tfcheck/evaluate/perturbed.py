@@ -19,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfcheck.evaluate.lane_rules import through
-from tfcheck.evaluate.lanes import Lanes, Operand, single, take, unravel
+from tfcheck.evaluate.lanes import Lanes, Operand
+from tfcheck.evaluate.slices import single, take, unravel
 from tfcheck.graph.excerpts import LossPart, operations_between
 from tfcheck.graph.nodes import OF_SHAPES, called_functions
 from tfcheck.measure.directions import Array

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tfcheck.deadline import TimeIsUpError
-from tfcheck.examine.locally import Cleared, Locally
+from tfcheck.examine.clusters import Cleared, measured_together
+from tfcheck.examine.locally import Locally
 from tfcheck.judge.judgement import Judgement
 from tfcheck.judge.reasons import Reason
 from tfcheck.judge.second_look import Look, look_again
@@ -83,7 +84,7 @@ class LocalExamination:
 
     def _looked_at(self) -> Iterator[Source]:
         """Look at all sources, and yield those of which all is known that can be."""
-        for cleared in self.locally.together():
+        for cleared in measured_together(self.locally):
             self._cleared[cleared.source.number] = cleared
         dormant = self.locally.at.dormant() & self.locally.units
         for source in self._sources():

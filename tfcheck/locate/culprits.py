@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tfcheck.graph.division import OUTSIDE
 from tfcheck.locate.suspects import Suspects
 from tfcheck.progress import Progress
-from tfcheck.trace.listening import EagerCall
+from tfcheck.trace.layers import EagerCall
 from tfcheck.trace.steps import Step
 
 

@@ -22,9 +22,9 @@ from tfcheck.judge.verdict import Verdict
 from tfcheck.locate.stops import Stop, Way, has_custom_gradient, with_bodies
 from tfcheck.objective.point import Parameter
 from tfcheck.report.rows import VariableReport
-from tfcheck.trace.listening import TapeCall
+from tfcheck.trace.recording import TapeCall
 from tfcheck.trace.source_lines import (
-    Place,
+    SourceLine,
     described,
     function_called,
     place_of,
@@ -194,7 +194,7 @@ class Placing:
                         yield from with_bodies(operation)
 
 
-def where_step_is(owner: keras.Layer, path: str) -> Place | None:
+def where_step_is(owner: keras.Layer, path: str) -> SourceLine | None:
     """Where a model's own `train_step` or loss is defined; None where it has none of its own.
 
     Args:
@@ -217,7 +217,7 @@ def _as_it_is(report: VariableReport) -> str:
     return report.note
 
 
-def _places(places: Iterable[Place | None]) -> str:
+def _places(places: Iterable[SourceLine | None]) -> str:
     found = dict.fromkeys(place.quoted for place in places if place is not None)
     return _listed(list(found))
 

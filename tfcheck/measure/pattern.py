@@ -76,8 +76,7 @@ def _slope(target: Target, direction: Array, step: float) -> float:
     """The right slope along a direction."""
     if target.known is not None:
         return float(np.vdot(target.known, direction))
-    ahead, behind = target.displaced(step * direction), target.displaced(-step * direction)
-    return (ahead - behind) / (2 * step)
+    return target.slope(direction, step)
 
 
 def _arranged(gradient: Array) -> Iterator[tuple[str, Array]]:

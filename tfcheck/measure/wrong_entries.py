@@ -78,7 +78,6 @@ def _gap(target: Target, direction: Array, start: int, end: int) -> float:
     masked = np.zeros_like(direction)
     masked[start:end] = direction[start:end]
     masked = masked.reshape(target.value.shape)
-    step = (target.start or FIRST_STEP) / 4
-    ahead, behind = target.displaced(step * masked), target.displaced(-step * masked)
+    numerical = target.slope(masked, (target.start or FIRST_STEP) / 4)
     analytic = 0.0 if target.gradient is None else float(np.vdot(masked, target.gradient))
-    return (ahead - behind) / (2 * step) - analytic
+    return numerical - analytic

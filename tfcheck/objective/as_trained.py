@@ -21,9 +21,9 @@ from tfcheck.errors import TraceError, telling_line
 from tfcheck.graph.excerpts import Excerpts, callable_part, import_tensors, weighted_total
 from tfcheck.graph.nodes import output_refs
 from tfcheck.internals import op_definition
-from tfcheck.promote.promotion import purify
+from tfcheck.promote.purify import purify
 from tfcheck.promote.types import RANDOM
-from tfcheck.trace.listening import TapeCall
+from tfcheck.trace.recording import TapeCall
 
 Trained = npt.NDArray[Any]
 """A gradient in the precision it trains in, half precision in float32: float64 would take twice

@@ -27,8 +27,10 @@ from tfcheck.objective.objective import Objective
 from tfcheck.objective.point import BATCH, Base, Parameter, elsewhere, spread
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.choices import Choices
+from tfcheck.trace.layers import EagerCall, noting_layers
 from tfcheck.trace.left_out import LeftOut
-from tfcheck.trace.listening import EagerCall, Recording, TapeCall, listening, noting_layers
+from tfcheck.trace.listening import listening
+from tfcheck.trace.recording import Recording, TapeCall
 from tfcheck.trace.refusals import explain
 from tfcheck.trace.silence import dropout_held
 from tfcheck.trace.steps import Step

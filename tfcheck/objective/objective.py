@@ -32,12 +32,12 @@ from tfcheck.internals import live_variable, variable_spec
 from tfcheck.measure.directions import NUDGE, gaussian, generator, scale_of
 from tfcheck.objective.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.objective.point import BATCH, Base, Parameter, as_floats, elsewhere, spread
-from tfcheck.promote.promotion import PureGraph, purify
+from tfcheck.promote.purify import PureGraph, purify
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.choices import Choices
 from tfcheck.trace.constants import constants_of
 from tfcheck.trace.left_out import LeftOut
-from tfcheck.trace.listening import Recording, TapeCall
+from tfcheck.trace.recording import Recording, TapeCall
 from tfcheck.trace.refusals import does_not_run
 from tfcheck.trace.tracing import TracedStep
 from tfcheck.trace.untracked import untracked_in, users_in

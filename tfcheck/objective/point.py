@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfcheck.measure.directions import Array, generator
 from tfcheck.objective.as_trained import Trained
-from tfcheck.trace.listening import TapeCall
+from tfcheck.trace.recording import TapeCall
 from tfcheck.variables import is_variable
 
 ASIDE = 2.0**-3

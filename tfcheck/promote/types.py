@@ -14,69 +14,74 @@ from tfcheck.formats import FLOAT32, FORMATS
 from tfcheck.graph.nodes import set_types, types_of
 from tfcheck.internals import has_cpu_kernel
 
-DOUBLE = tf.float64.as_datatype_enum
-
-
-FLOAT = tf.float32.as_datatype_enum
-
-
-COMPLEX = tf.complex64.as_datatype_enum
-
-
-HALVES = frozenset(
+_DOUBLE = tf.float64.as_datatype_enum
+_FLOAT = tf.float32.as_datatype_enum
+_COMPLEX = tf.complex64.as_datatype_enum
+_HALVES = frozenset(
     tf.as_dtype(known.name).as_datatype_enum
     for known in FORMATS.values()
     if known.bits < FLOAT32.bits
 )
 
-
 HIGH = {
-    **dict.fromkeys((*HALVES, FLOAT), DOUBLE),
-    COMPLEX: tf.complex128.as_datatype_enum,
+    **dict.fromkeys((*_HALVES, _FLOAT), _DOUBLE),
+    _COMPLEX: tf.complex128.as_datatype_enum,
 }
 """What each type of low precision becomes."""
 
-
-MIDDLE = dict.fromkeys(HALVES, FLOAT)
+_MIDDLE = dict.fromkeys(_HALVES, _FLOAT)
 """What becomes of it where there is no kernel for that."""
 
-
-# Operations whose types are part of their meaning: bits, foreign functions, file formats.
-TYPED_BY_MEANING = frozenset(
+_TYPED_BY_MEANING = frozenset(
     {"Bitcast", "DecodeRaw", "EagerPyFunc", "PyFunc", "PyFuncStateless", "XlaCallModule"}
 )
-
+"""Operations whose types are part of their meaning: bits, foreign functions, file formats."""
 
 RANDOM = re.compile(
     r"^(Stateless|Stateful)?(Random(?!Shuffle|GammaGrad)|Multinomial|TruncatedNormal"
     r"|Uniform(?!Quant|Dequant|Requant)|StandardNormal|Parameterized)"
 )
+"""Operations that draw random numbers."""
 
 
-STATELESS = {
-    "RandomStandardNormal": "StatelessRandomNormal",
-    "RandomUniform": "StatelessRandomUniform",
-    "TruncatedNormal": "StatelessTruncatedNormal",
-}
-"""Random operations that take a shape, and what draws the same from a seed."""
+def promote_attributes(node: Any, definition: Any, *, calls: bool) -> bool:
+    """Set a node's types to the highest precision that has a kernel.
 
-DRAWING = frozenset(
-    {
-        "AllCandidateSampler",
-        "FixedUnigramCandidateSampler",
-        "LearnedUnigramCandidateSampler",
-        "LogUniformCandidateSampler",
-        "ThreadUnsafeUnigramCandidateSampler",
-        "UniformCandidateSampler",
+    Args:
+        node: the node.
+        definition: its definition.
+        calls: whether it calls functions, which stay as they are.
+
+    Returns:
+        Whether that is float64.
+    """
+    attributes = {
+        attribute.name: attribute
+        for attribute in definition.attr
+        if attribute.type in ("type", "list(type)")
     }
-)
-"""Other operations that draw random numbers."""
+    low = {
+        name for name in attributes if name in node.attr and HIGH.keys() & types_of(node.attr[name])
+    }
+    if calls or node.op in _TYPED_BY_MEANING:
+        return not low
+    if node.op == "Const":
+        _promote_constant(node)
+        return True
+    if not low:
+        return True
+    if RANDOM.match(node.op):
+        return False  # in another precision it draws other numbers
+    for candidate in (HIGH, _MIDDLE):
+        types = {name: _raised(node.attr[name], candidate) for name in low}
+        if _has_form(node.op, attributes, types):
+            for name, value in types.items():
+                node.attr[name].CopyFrom(value)
+            return candidate is HIGH
+    return False
 
-FOREIGN = frozenset({"EagerPyFunc", "PyFunc"})
-"""Operations that may give something else at every evaluation, and need not."""
 
-
-def raised(attribute: Any, becomes: Mapping[int, int]) -> Any:
+def _raised(attribute: Any, becomes: Mapping[int, int]) -> Any:
     """A copy of a type attribute with its low-precision types raised."""
     result = tf.compat.v1.AttrValue()
     result.CopyFrom(attribute)
@@ -84,7 +89,7 @@ def raised(attribute: Any, becomes: Mapping[int, int]) -> Any:
     return result
 
 
-def has_form(op: str, attributes: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
+def _has_form(op: str, attributes: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
     """Whether the operation's definition and some CPU kernel allow these types."""
     for name, value in types.items():
         allowed = attributes[name].allowed_values.list.type
@@ -96,13 +101,13 @@ def has_form(op: str, attributes: Mapping[str, Any], types: Mapping[str, Any]) -
     return has_cpu_kernel(op, single)
 
 
-def promote_constant(node: Any) -> None:
+def _promote_constant(node: Any) -> None:
     """Raise a constant of low precision."""
     dtype = node.attr["dtype"].type
     if dtype in HIGH:
         high = tf.as_dtype(HIGH[dtype])
         value = tf.make_ndarray(node.attr["value"].tensor)
-        precise = _as_meant(value) if dtype in HALVES else value.astype(high.as_numpy_dtype)
+        precise = _as_meant(value) if dtype in _HALVES else value.astype(high.as_numpy_dtype)
         node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(precise, dtype=high))
         node.attr["dtype"].type = high.as_datatype_enum
 

@@ -93,47 +93,76 @@ def _on_failure(report: Outcome) -> tuple[str, ...]:
     compiled = [v for v in _with(report, Verdict.FAIL) if v.reason == Reason.COMPILED]
     of_others = (*OF_THE_STEP, Reason.COMPILED)
     failing = [v for v in _with(report, Verdict.FAIL) if v.reason not in of_others]
-    steps = [_where_to_start(report)] if failing else []
+    steps = (
+        _where_to_start(report) if failing else "",
+        _on_a_test(report) if failing else "",
+        _on_compiled(compiled) if compiled else "",
+        _on_blocked([v for v in failing if v.reason == Reason.BLOCKED]),
+        _on_non_finite([v for v in failing if v.reason == Reason.NON_FINITE]),
+        _on_one_formula(report, failing),
+        _on_coordinates(failing),
+        _on_intention(failing),
+    )
+    return tuple(filter(None, steps))
+
+
+def _on_a_test(report: Outcome) -> str:
     # A layer that is checked alone stands in a test, more often than not.
-    alone = report.objective.source == "layer"
-    if failing and not alone and any(not evidence.refusal for evidence in report.evidence):
-        steps.append(_FOR_A_TEST)
-    if compiled:
-        steps.append(_on_compiled(compiled))
-    blocked = [variable for variable in failing if variable.reason == Reason.BLOCKED]
-    if blocked:
-        steps.append(
-            f"Replace what blocks the gradient of {_names(blocked)} by what has a slope: a softmax "
-            "for an argmax, a float for an integer, TensorFlow for NumPy."
-        )
-    non_finite = [variable for variable in failing if variable.reason == Reason.NON_FINITE]
-    if non_finite:
-        steps.append(
-            f"There is NaN or infinity at {_names(non_finite)}. Look for a log or a division at "
-            "zero, a square root at zero, or an overflow."
-        )
+    if report.objective.source == "layer":
+        return ""
+    return _FOR_A_TEST if any(not evidence.refusal for evidence in report.evidence) else ""
+
+
+def _on_blocked(blocked: list[VariableReport]) -> str:
+    if not blocked:
+        return ""
+    return (
+        f"Replace what blocks the gradient of {_names(blocked)} by what has a slope: a softmax "
+        "for an argmax, a float for an integer, TensorFlow for NumPy."
+    )
+
+
+def _on_non_finite(non_finite: list[VariableReport]) -> str:
+    if not non_finite:
+        return ""
+    return (
+        f"There is NaN or infinity at {_names(non_finite)}. Look for a log or a division at "
+        "zero, a square root at zero, or an overflow."
+    )
+
+
+def _on_one_formula(report: Outcome, failing: list[VariableReport]) -> str:
+    """What it says of a layer that some of its gradients are right."""
     first = report.culprits or report.failing_layers[-1:]
     # Only there: before the origin of a wrong gradient, what fails says nothing of the layer.
     split = next((x for x in report.layers if x.path in first and _only_some_fail(x)), None)
-    if split is not None:
-        wrong = [variable for variable in split.variables if variable in failing]
-        right = [v for v in split.variables if v.verdict is Verdict.PASS and not v.reason]
-        steps.append(
-            f"In `{_short(split.path)}` only {_names(wrong, own=True)} is wrong while "
-            f"{_names(right, own=True)} is right: the mistake is in the formula of that one "
-            "derivative, not in what flows through the layer."
-        )
-    if any(v.worst and not v.pattern and v.reason != Reason.BLOCKED for v in failing):
-        steps.append(
-            "Compare the worst coordinates: a constant ratio is a forgotten factor, a ratio of −1 "
-            "a wrong sign, an analytic zero a gradient that never arrives."
-        )
-    if non_finite != failing:
-        steps.append(
-            "If a mismatch is intended (straight-through estimator, gradient reversal), declare it "
-            'with `expected_mismatch=["layer/variable"]` and it no longer counts.'
-        )
-    return tuple(steps)
+    if split is None:
+        return ""
+    wrong = [variable for variable in split.variables if variable in failing]
+    right = [v for v in split.variables if v.verdict is Verdict.PASS and not v.reason]
+    return (
+        f"In `{_short(split.path)}` only {_names(wrong, own=True)} is wrong while "
+        f"{_names(right, own=True)} is right: the mistake is in the formula of that one "
+        "derivative, not in what flows through the layer."
+    )
+
+
+def _on_coordinates(failing: list[VariableReport]) -> str:
+    if not any(v.worst and not v.pattern and v.reason != Reason.BLOCKED for v in failing):
+        return ""
+    return (
+        "Compare the worst coordinates: a constant ratio is a forgotten factor, a ratio of −1 "
+        "a wrong sign, an analytic zero a gradient that never arrives."
+    )
+
+
+def _on_intention(failing: list[VariableReport]) -> str:
+    if all(variable.reason == Reason.NON_FINITE for variable in failing):
+        return ""
+    return (
+        "If a mismatch is intended (straight-through estimator, gradient reversal), declare it "
+        'with `expected_mismatch=["layer/variable"]` and it no longer counts.'
+    )
 
 
 def _on_compiled(compiled: list[VariableReport]) -> str:

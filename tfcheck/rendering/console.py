@@ -52,17 +52,6 @@ def print_report(report: Outcome, console: Console | None = None, show_all: bool
     console.print(report_view(report, _page_of(console), show_all), highlight=False)
 
 
-def history_text(reports: Sequence[Outcome], width: int | None = None) -> str:
-    """The checks of a run as plain text, one line a checkpoint.
-
-    Args:
-        reports: the checks of one model, oldest first.
-        width: characters a line. Defaults as in `report_text`.
-    """
-    page = _page(width, None)
-    return _plain(history_view(reports, page), page)
-
-
 def print_history(
     reports: Sequence[Outcome], console: Console | None = None, indent: int = 0
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
@@ -73,29 +74,7 @@ def heatmap(reports: Sequence[Outcome]) -> Figure:
     _draw_columns(axes, grid, room)
     axes.set_xlim(0, room)
     axes.set_ylim(max(1, len(labels)), 0)
-
-    model = next((report.model for report in reversed(reports) if report.model), "")
-    verdict, finding = overall(reports)
-    headline = f"{words.SYMBOLS[verdict]} {f'{model}: ' if model else ''}{finding}"
-    fits = int((width - 2 * MARGIN) / (11 / 72 * 0.70))
-    _write(
-        axes,
-        *_at(figure, MARGIN, total - 0.19),
-        _drawable(headline if len(headline) <= fits else f"{headline[: fits - 1]}…", _BOLD),
-        _BOLD,
-        va="top",
-        transform=figure.transFigure,
-    )
-    rows = f"worst {len(grid.rows)} of {len(grid.rows) + grid.omitted}" if grid.omitted else "by"
-    _write(
-        axes,
-        *_at(figure, MARGIN, total - 0.46),
-        f"digits on which both gradients agree, {rows} {grid.unit}{'s' if grid.omitted else ''}",
-        _SANS,
-        va="top",
-        color=MUTED,
-        transform=figure.transFigure,
-    )
+    _write_title(axes, figure, grid, reports)
     _draw_legend(axes, figure, reports[-1].settings.thresholds, left)
     return figure
 
@@ -120,13 +99,40 @@ def heatmap_png(reports: Sequence[Outcome], dpi: int = 144) -> bytes:
     return content.getvalue()
 
 
+def _write_title(axes: Axes, figure: Figure, grid: Grid, reports: Sequence[Outcome]) -> None:
+    """Write what was found above the cells, and below it what they show."""
+    width, total = map(float, figure.get_size_inches())
+    model = next((report.model for report in reversed(reports) if report.model), "")
+    verdict, finding = overall(reports)
+    headline = f"{words.SYMBOLS[verdict]} {f'{model}: ' if model else ''}{finding}"
+    fits = int((width - 2 * MARGIN) / (11 / 72 * 0.70))
+    _write(
+        axes,
+        *_at(figure, MARGIN, total - 0.19),
+        _drawable(words.clipped(headline, fits), _BOLD),
+        _BOLD,
+        va="top",
+        transform=figure.transFigure,
+    )
+    rows = f"worst {len(grid.rows)} of {len(grid.rows) + grid.omitted}" if grid.omitted else "by"
+    _write(
+        axes,
+        *_at(figure, MARGIN, total - 0.46),
+        f"digits on which both gradients agree, {rows} {grid.unit}{'s' if grid.omitted else ''}",
+        _SANS,
+        va="top",
+        color=MUTED,
+        transform=figure.transFigure,
+    )
+
+
 def _draw_cells(axes: Axes, grid: Grid, room: int) -> None:
     if not grid.rows:
         _write(axes, 0, 0.5, "no variable was checked", _SANS, va="center", color=MUTED)
         return
-    absent = _rgb(COLOURS["absent"][0])
+    absent = to_rgb(COLOURS["absent"][0])
     colours = [
-        [_rgb(COLOURS[cell.kind][0]) for cell in row] + [absent] * (room - len(row))
+        [to_rgb(COLOURS[cell.kind][0]) for cell in row] + [absent] * (room - len(row))
         for row in grid.cells
     ]
     axes.imshow(
@@ -163,7 +169,7 @@ def _draw_columns(axes: Axes, grid: Grid, room: int) -> None:
     for place, label in enumerate(grid.columns):
         # Counted from the newest check, whose label must never be the one left out.
         if (last - place) % every == 0:
-            short = label if len(label) <= 14 else f"{label[:13]}…"
+            short = words.clipped(label, 14)
             _write(
                 axes,
                 place + 0.5,
@@ -237,11 +243,6 @@ def _at(figure: Figure, x: float, y: float) -> tuple[float, float]:
 
 def _room(columns: int) -> int:
     return next((room for room in ROOM if room >= columns), columns)
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
-    return red, green, blue
 
 
 @cache

@@ -144,6 +144,16 @@ def shortened(path: str, width: int, mark: str = "…") -> str:
     return f"{mark}{tail[slash:] if 0 <= slash <= width // 3 else tail}"[-max(width, 1) :]
 
 
+def clipped(text: str, width: int) -> str:
+    """A text cut at its end.
+
+    Example:
+        >>> clipped("nothing is wrong", 10)
+        'nothing i…'
+    """
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def folded(path: str, width: int, mark: str = "…", most_lines: int = 4) -> list[str]:
     """Break a path into lines, behind a slash if there is one; if too long, its front is cut.
 

@@ -11,7 +11,7 @@ from tfcheck.judge.verdict import Thresholds, Verdict
 from tfcheck.report.rows import Coordinate, LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.settings import Settings
 
-SCHEMA = 1
+REPORT_SCHEMA = 1
 """Of what is written; a reader of another schema refuses it."""
 
 
@@ -63,6 +63,31 @@ def _variable_from(content: dict[str, Any]) -> VariableReport:
     )
 
 
+def _objective_from(content: dict[str, Any]) -> ObjectiveSummary:
+    # Reports of version 0.1 lack these.
+    later = ("trained_losses", "compiled_losses", "eager_losses")
+    return ObjectiveSummary(
+        **{
+            **content,
+            **{name: tuple(map(float, content.get(name, ()))) for name in later},
+            "losses": tuple(map(float, content["losses"])),
+            "parity": float(content["parity"]),
+            "islands": tuple(content["islands"]),
+            "random_ops": tuple(content["random_ops"]),
+        }
+    )
+
+
+def _settings_from(content: dict[str, Any]) -> Settings:
+    return Settings(
+        **{
+            **content,
+            "thresholds": Thresholds(**content["thresholds"]),
+            "expected_mismatch": tuple(content["expected_mismatch"]),
+        }
+    )
+
+
 def fields_from(content: dict[str, Any]) -> dict[str, Any]:
     """The fields of an outcome, from `plain` ones."""
     layers = tuple(
@@ -74,8 +99,6 @@ def fields_from(content: dict[str, Any]) -> dict[str, Any]:
         )
         for layer in content["layers"]
     )
-    objective = content["objective"]
-    settings = content["settings"]
     fields = {name: value for name, value in content.items() if name != "schema"}
     return {
         **fields,
@@ -87,24 +110,6 @@ def fields_from(content: dict[str, Any]) -> dict[str, Any]:
         "notes": tuple(content["notes"]),
         "frozen": tuple(content["frozen"]),
         "seconds": float(content["seconds"]),
-        "objective": ObjectiveSummary(
-            **{
-                **objective,
-                "losses": tuple(float(loss) for loss in objective["losses"]),
-                "parity": float(objective["parity"]),
-                "islands": tuple(objective["islands"]),
-                "random_ops": tuple(objective["random_ops"]),
-                **{
-                    name: tuple(float(loss) for loss in objective.get(name, ()))
-                    for name in ("trained_losses", "compiled_losses", "eager_losses")
-                },
-            }
-        ),
-        "settings": Settings(
-            **{
-                **settings,
-                "thresholds": Thresholds(**settings["thresholds"]),
-                "expected_mismatch": tuple(settings["expected_mismatch"]),
-            }
-        ),
+        "objective": _objective_from(content["objective"]),
+        "settings": _settings_from(content["settings"]),
     }

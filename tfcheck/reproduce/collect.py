@@ -14,7 +14,7 @@ from tfcheck.errors import ReproductionError, TfcheckError, first_line, received
 from tfcheck.graph.division import LOSS
 from tfcheck.internals import sublayers
 from tfcheck.reproduce.evidence import Evidence
-from tfcheck.reproduce.importable import Place, place_of, qualified
+from tfcheck.reproduce.importable import Importable, importable, qualified
 from tfcheck.reproduce.plain_calls import MOST_BYTES, as_array, given_in, too_large
 from tfcheck.reproduce.recipe import recipe_of
 from tfcheck.reproduce.witness import Noted, Witness, seen
@@ -167,8 +167,8 @@ def _with_calls(evidence: Evidence, calls: Sequence[Noted], **fields: Any) -> Ev
     return replace(evidence, calls=tuple(given), **fields)
 
 
-def _place(function: Callable[..., Any]) -> Place:
-    return place_of(*qualified(function), function)
+def _place(function: Callable[..., Any]) -> Importable:
+    return importable(*qualified(function), function)
 
 
 def _is_own(thing: Any) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from tfcheck.reproduce.importable import Place
+    from tfcheck.reproduce.importable import Importable
     from tfcheck.reproduce.recipe import Recipe
 
 
@@ -66,7 +66,7 @@ class Evidence:
     is_loss: bool = False
     refusal: str = ""
     recipe: Recipe | None = None
-    function: Place | None = None
+    function: Importable | None = None
     weights: tuple[npt.NDArray[Any], ...] = ()
     calls: tuple[Given, ...] = ()
 

@@ -15,8 +15,8 @@ from tfcheck.errors import ReproductionError
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where something is.
+class Importable:
+    """Something that can be imported, and from where.
 
     Attributes:
         loaded: the name under which its module is loaded here.
@@ -42,7 +42,7 @@ class Place:
         return getattr(sys.modules[self.loaded], self.name)
 
 
-def place_of(module: str, name: str, thing: Any = None) -> Place:
+def importable(module: str, name: str, thing: Any = None) -> Importable:
     """Where to import something from.
 
     Args:
@@ -67,7 +67,7 @@ def place_of(module: str, name: str, thing: Any = None) -> Place:
     if not all(part.isidentifier() for part in parts):
         raise _refused(f"{name} in {file.name}", "Give the file a name that Python can import")
     folder = path.parents[len(parts) - 1]
-    return Place(module, ".".join(parts), name, "" if _is_installed(folder) else str(folder))
+    return Importable(module, ".".join(parts), name, "" if _is_installed(folder) else str(folder))
 
 
 def qualified(thing: Any) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import keras
 
 from tfcheck.errors import ReproductionError
 from tfcheck.internals import sublayers
-from tfcheck.reproduce.importable import Place, place_of, qualified
+from tfcheck.reproduce.importable import Importable, importable, qualified
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Recipe:
     """
 
     config: str
-    places: Mapping[str, Place]
+    places: Mapping[str, Importable]
 
     def made(self) -> Any:
         """A new one.
@@ -52,7 +52,7 @@ def recipe_of(thing: Any) -> Recipe:
         config = json.loads(json.dumps(config))
     except Exception as error:
         raise _without_config(type(thing).__name__, _reason(error)) from error
-    places: dict[str, Place] = {}
+    places: dict[str, Importable] = {}
     for part in _named_in(config):
         _place(part, thing, places)
     return Recipe(json.dumps(config), places)
@@ -84,7 +84,7 @@ def _named_in(config: Any) -> Iterator[dict[str, Any]]:
             yield from _named_in(item)
 
 
-def _place(part: dict[str, Any], thing: Any, places: dict[str, Place]) -> None:
+def _place(part: dict[str, Any], thing: Any, places: dict[str, Importable]) -> None:
     """Note where what a part of a config names is, and write that into the part."""
     # Keras leaves the module out where it is that of the script that runs.
     name, module = part["config"], part.get("module", "keras") or "__main__"
@@ -96,7 +96,7 @@ def _place(part: dict[str, Any], thing: Any, places: dict[str, Place]) -> None:
         found = _function(thing, name)
         if found is None:
             raise _without_config(type(thing).__name__, f"it names a function {name!r}")
-        place = place_of(*qualified(found), found)
+        place = importable(*qualified(found), found)
         part |= {"class_name": "function", "config": place.name, "registered_name": place.name}
     else:
         registered = keras.saving.get_registered_object(part.get("registered_name") or "")
@@ -105,10 +105,10 @@ def _place(part: dict[str, Any], thing: Any, places: dict[str, Place]) -> None:
     part["module"] = place.module
 
 
-def _place_of_class(module: str, name: str, cls: type) -> Place:
+def _place_of_class(module: str, name: str, cls: type) -> Importable:
     if cls.__name__ == name and cls.__module__ == module:
-        return place_of(*qualified(cls), cls)
-    return place_of(module, name)
+        return importable(*qualified(cls), cls)
+    return importable(module, name)
 
 
 def _refused_lambda(thing: Any) -> ReproductionError:

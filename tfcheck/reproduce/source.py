@@ -11,7 +11,7 @@ from tfcheck._version import __version__
 from tfcheck.rendering.templating import plain_template
 from tfcheck.report.reproduction import MARK, PATHS
 from tfcheck.reproduce.evidence import Evidence, Given, Saved
-from tfcheck.reproduce.importable import Place
+from tfcheck.reproduce.importable import Importable
 from tfcheck.settings import Settings
 
 _LONGEST_CONFIG = 60
@@ -102,7 +102,7 @@ def _literal(value: Any, indent: str = "") -> str:
 
 
 def _objects(evidence: Evidence) -> str:
-    named: dict[str, Place] = dict(evidence.recipe.places) if evidence.recipe else {}
+    named: dict[str, Importable] = dict(evidence.recipe.places) if evidence.recipe else {}
     return f"{{{', '.join(f'{_source(name)}: {place.name}' for name, place in named.items())}}}"
 
 

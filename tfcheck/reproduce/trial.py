@@ -16,7 +16,7 @@ from tfcheck.judge.verdict import Verdict
 from tfcheck.report.outcome import Outcome
 from tfcheck.report.reproduction import Reproduction
 from tfcheck.reproduce.evidence import Evidence, Given, filled
-from tfcheck.reproduce.importable import Place
+from tfcheck.reproduce.importable import Importable
 from tfcheck.reproduce.plain_calls import first_samples
 from tfcheck.reproduce.source import config_is_long, unit_test
 from tfcheck.settings import Settings
@@ -109,7 +109,7 @@ def _code_of(evidence: Evidence) -> list[Any]:
     return [place.found for place in _places(evidence)]
 
 
-def _places(evidence: Evidence) -> list[Place]:
+def _places(evidence: Evidence) -> list[Importable]:
     named = list(evidence.recipe.places.values()) if evidence.recipe else []
     return [*named, *([evidence.function] if evidence.function else [])]
 

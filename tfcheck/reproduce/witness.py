@@ -19,7 +19,7 @@ from tfcheck.errors import TfcheckError
 from tfcheck.internals import mask_of
 from tfcheck.objective.eager_objective import listen_eagerly
 from tfcheck.trace.batch import Batch
-from tfcheck.trace.listening import is_float
+from tfcheck.trace.gates import is_float
 from tfcheck.trace.steps import Step
 from tfcheck.trace.tracing import trace
 from tfcheck.unchanged.patching import put_in_place

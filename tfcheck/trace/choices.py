@@ -16,8 +16,8 @@ import tensorflow as tf
 from tfcheck.errors import some
 from tfcheck.graph.division import before_all
 from tfcheck.internals import sublayers
-from tfcheck.trace.listening import Applied, Recording, TapeCall
 from tfcheck.trace.own_calls import OwnCall
+from tfcheck.trace.recording import Applied, Recording, TapeCall
 from tfcheck.trace.source_lines import place_of
 from tfcheck.trace.steps import takes_training
 

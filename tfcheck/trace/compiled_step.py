@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfcheck.internals import copy_mask
-from tfcheck.trace.listening import Recording
+from tfcheck.trace.recording import Recording
 from tfcheck.trace.steps import Step, takes_training
 
 PENALTIES = "regularisation losses"

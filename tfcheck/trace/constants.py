@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfcheck.trace.listening import TapeCall
+from tfcheck.trace.recording import TapeCall
 
 _SUMS = frozenset({"AddV2", "Add", "AddN", "Sub", "Identity", "Cast", "Mul", "RealDiv", "Neg"})
 

@@ -14,7 +14,7 @@ import keras
 
 from tfcheck.graph.nodes import meets
 from tfcheck.internals import live_variable
-from tfcheck.trace.listening import Recording
+from tfcheck.trace.recording import Recording
 
 
 class LeftOut:

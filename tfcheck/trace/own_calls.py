@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from tfcheck.internals import sublayers
-from tfcheck.trace.source_lines import place_here
+from tfcheck.trace.source_lines import SourceLine, place_here
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class OwnCall:
 
     layer: keras.Layer
     training: Any
-    place: Any
+    place: SourceLine | None
 
 
 class OwnCalls:

@@ -25,8 +25,8 @@ _OWN = Path(__file__).resolve().parents[1]
 _MODELS = _OWN / "scripts"
 """What comes with tfcheck and is checked like anyone's."""
 
-_STEPS, _TRACING, _LISTENING = (
-    str(Path(__file__).with_name(f"{name}.py")) for name in ("steps", "tracing", "listening")
+_STEPS, _TRACING, _LAYERS = (
+    str(Path(__file__).with_name(f"{name}.py")) for name in ("steps", "tracing", "layers")
 )
 
 _FRAMEWORKS = tuple(Path(library.__file__).resolve().parent for library in (keras, tf))
@@ -36,7 +36,7 @@ _NO_FILES = ("<frozen", "<__array", "__autograph_generated_file")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourceLine:
     """A line of code.
 
     Attributes:
@@ -58,7 +58,7 @@ class Place:
         return f"{self.file}:{self.line} in `{self.function}`".removesuffix(" in ``")
 
 
-def place_of(operation: tf.Operation, *, in_its_layer: bool = False) -> Place | None:
+def place_of(operation: tf.Operation, *, in_its_layer: bool = False) -> SourceLine | None:
     """The user's line that made an operation of a graph.
 
     Args:
@@ -101,12 +101,12 @@ _WRAPPERS = ("error_handler", "op_dispatch_handler", "wrapper")
 """Functions that TensorFlow and Keras put around theirs."""
 
 
-def place_here() -> Place | None:
+def place_here() -> SourceLine | None:
     """The user's line that is being executed, as for `place_of`."""
     return _innermost(call_stack())
 
 
-def place_of_function(function: Callable[..., Any]) -> Place | None:
+def place_of_function(function: Callable[..., Any]) -> SourceLine | None:
     """Where a function of the user's is defined; None where it is none in Python or a library's."""
     code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
     if code is None or _origin(code.co_filename) != "user":
@@ -115,7 +115,7 @@ def place_of_function(function: Callable[..., Any]) -> Place | None:
     return _place(code.co_filename, code.co_firstlineno, name)
 
 
-def place_of_custom_gradient(operation: tf.Operation) -> Place | None:
+def place_of_custom_gradient(operation: tf.Operation) -> SourceLine | None:
     """Where the function with a gradient of its own is, whose outputs an operation hands on.
 
     Such a function has returned when the operation is made, but what it gives was made in it.
@@ -130,7 +130,7 @@ def place_of_custom_gradient(operation: tf.Operation) -> Place | None:
     return None
 
 
-def _innermost(frames: Iterable[Any], *, inside_calls: bool = False) -> Place | None:
+def _innermost(frames: Iterable[Any], *, inside_calls: bool = False) -> SourceLine | None:
     """The innermost frame of the user's; else of some library built upon TensorFlow or Keras."""
     of_a_library = None
     for frame in reversed(list(frames)):
@@ -150,7 +150,7 @@ def _begins_the_step(frame: Any) -> bool:
 
 
 def _calls_a_layer(frame: Any) -> bool:
-    return (frame.filename, frame.name) == (_LISTENING, "call")
+    return (frame.filename, frame.name) == (_LAYERS, "call")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -170,8 +170,8 @@ def _below(path: Path, folders: Iterable[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
 
 
-def _place(filename: str, line: int, function: str) -> Place:
-    return Place(_shown(filename), line, "" if function.startswith("<") else function)
+def _place(filename: str, line: int, function: str) -> SourceLine:
+    return SourceLine(_shown(filename), line, "" if function.startswith("<") else function)
 
 
 def _shown(filename: str) -> str:

@@ -16,8 +16,11 @@ import tensorflow as tf
 from tfcheck.errors import TraceError
 from tfcheck.internals import copy_mask, live_variable, recorded_losses, sublayers
 from tfcheck.trace.batch import Batch
-from tfcheck.trace.listening import EagerCall, Recording, cut, differentiated, is_float
+from tfcheck.trace.gates import cut, is_float
+from tfcheck.trace.layers import EagerCall
 from tfcheck.trace.own_calls import OwnCalls
+from tfcheck.trace.recording import Recording
+from tfcheck.trace.tapes import differentiated
 from tfcheck.variables import is_overwritten
 
 LossFunction = Callable[[keras.Model, Any, Any, Any], Any]

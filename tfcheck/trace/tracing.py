@@ -19,7 +19,8 @@ import tensorflow as tf
 from tfcheck.errors import ModelError, NoTapeError, TraceError
 from tfcheck.internals import TF_FUNCTION_KIND, live_variable, traced_anew
 from tfcheck.trace.batch import Batch
-from tfcheck.trace.listening import Recording, listening
+from tfcheck.trace.listening import listening
+from tfcheck.trace.recording import Recording
 from tfcheck.trace.refusals import ALONE, explain
 from tfcheck.trace.silence import dropout_held
 from tfcheck.trace.steps import Step

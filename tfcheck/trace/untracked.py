@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from tfcheck.internals import live_variable
-from tfcheck.trace.listening import Recording
+from tfcheck.trace.recording import Recording
 from tfcheck.trace.source_lines import place_of
 from tfcheck.trace.tracing import TracedStep
 from tfcheck.unchanged.snapshot import Snapshot

@@ -196,11 +196,3 @@ class Delivery:
             told = {"doing": doing, "trouble": next(filter(None, troubles), "")}
             self.progress = replace(self.progress, **{**fields, **told})
             progress.save(self.path, self.progress)
-
-
-def deliver(delivery: Delivery) -> None:
-    """Try once to send all that waits in a file."""
-    delivery.send_numbers()
-    lines = delivery.content.lines
-    delivery.send_files()
-    delivery.conclude(lines)

@@ -10,13 +10,13 @@ from typing import Any
 
 from tfcheck.tracking.progress import Progress
 from tfcheck.tracking.server import without_password
-from tfcheck.tracking.spool import Content, Target
+from tfcheck.tracking.spool import Content, RunTarget
 
 # By it a run is found again whose making was answered by nobody.
 TRAINING_TAG = "gradcheck.training"
 
 
-def whole_uri(target: Target, uri: str) -> str:
+def whole_uri(target: RunTarget, uri: str) -> str:
     """A tracking URI with its paths made absolute, as the training would have understood them."""
     scheme, separator, rest = uri.partition(":")
     if not separator or len(scheme) == 1:
@@ -26,7 +26,7 @@ def whole_uri(target: Target, uri: str) -> str:
     return uri
 
 
-def tracking_uri(target: Target, progress: Progress) -> str:
+def tracking_uri(target: RunTarget, progress: Progress) -> str:
     """Where to send to. The password that the file does not hold is that of the surroundings."""
     import mlflow
 
@@ -35,7 +35,7 @@ def tracking_uri(target: Target, progress: Progress) -> str:
     return whole_uri(target, here if without_password(here) == meant else meant)
 
 
-def tags_of(target: Target) -> dict[str, str]:
+def tags_of(target: RunTarget) -> dict[str, str]:
     """The tags `mlflow.start_run` gives: source, user, git commit, as seen from the training.
 
     It has no public name, and making a run with `mlflow.start_run` would make it active.
@@ -80,7 +80,7 @@ def settled(client: Any, content: Content, progress: Progress) -> Progress:
     return replace(progress, run_id=found, own=True, asked=True)
 
 
-def experiment_id(client: Any, target: Target) -> str:
+def experiment_id(client: Any, target: RunTarget) -> str:
     """The experiment `mlflow.start_run()` would use; made if there is none of that name."""
     if target.experiment_name:
         return named_experiment(client, target.experiment_name)
@@ -98,6 +98,6 @@ def named_experiment(client: Any, name: str) -> str:
     return str(client.create_experiment(name) if found is None else found.experiment_id)
 
 
-def _made_before(client: Any, experiment: str, target: Target) -> str | None:
+def _made_before(client: Any, experiment: str, target: RunTarget) -> str | None:
     there = client.search_runs([experiment], f"tags.`{TRAINING_TAG}` = '{target.training}'")
     return str(there[0].info.run_id) if there else None

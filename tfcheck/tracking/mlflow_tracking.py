@@ -192,7 +192,7 @@ class MlflowTracking:
 class _Open:
     """A training that goes on, and its file."""
 
-    def __init__(self, path: Path, target: spool.Target, sender: Sender) -> None:
+    def __init__(self, path: Path, target: spool.RunTarget, sender: Sender) -> None:
         self.path = path
         self.target = target
         self.lines = 1

@@ -16,10 +16,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Verdict, digits, worst
+from tfcheck.rendering.words import clipped
 from tfcheck.settings import Settings
 from tfcheck.tracking import history
 
-SCHEMA = "1"
+RUN_SCHEMA = "1"
+"""Of what is written to a run; its tag is how a run with gradient checks is found."""
 
 FIRST = "gradcheck"
 """The name of a callback that has no other, and what all names begin with."""
@@ -215,7 +217,7 @@ def tags(
         "gradcheck.first_fail_step": NONE if first_fail is None else str(first_fail),
         "gradcheck.worst_layer": ranked[0].layer if ranked else NONE,
         "gradcheck.coverage": _coverage(reports),
-        "gradcheck.schema": SCHEMA,
+        "gradcheck.schema": RUN_SCHEMA,
     }
     if section != FIRST:
         values[f"{section}.verdict"] = values["gradcheck.verdict"]
@@ -301,4 +303,4 @@ def logged_tables(before: str | None, section: str = FIRST) -> str:
 
 def cut(text: str, length: int = MAX_TAG) -> str:
     """The text, shortened to what MLflow keeps."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    return clipped(text, length)

@@ -194,7 +194,7 @@ def _refuse_while_training(path: Path) -> None:
         )
 
 
-def _is_training(target: spool.Target) -> bool:
+def _is_training(target: spool.RunTarget) -> bool:
     if target.host != socket.gethostname():
         return False
     try:

@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RunTarget:
     """Where the checks of one training go, as far as that is known without asking a server.
 
     Attributes:
@@ -84,7 +84,7 @@ class Content:
         lines: how many lines there are.
     """
 
-    target: Target
+    target: RunTarget
     entries: tuple[Entry, ...] = ()
     moved_to: str | None = None
     ended: str = ""
@@ -96,7 +96,7 @@ class Content:
         return self.moved_to or self.target.run_id
 
 
-def begin(target: Target) -> Path:
+def begin(target: RunTarget) -> Path:
     """Make the file of a training, in its folder or, where that cannot be written, a temporary one.
 
     Raises:
@@ -135,7 +135,7 @@ def read(path: str | Path) -> Content:
     try:
         whole = Path(path).read_text(encoding="utf-8").rpartition("\n")[0]
         lines = [json.loads(line) for line in whole.split("\n") if _is_whole(line)]
-        target = Target(**lines[0]["target"])
+        target = RunTarget(**lines[0]["target"])
         entries = tuple(
             Entry(
                 GradientReport.from_dict(line["report"]),

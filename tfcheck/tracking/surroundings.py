@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tfcheck.tracking.server import without_password
-from tfcheck.tracking.spool import Target
+from tfcheck.tracking.spool import RunTarget
 
 
 def active_run_id() -> str | None:
@@ -31,14 +31,14 @@ def tracking_uri() -> str:
     return str(mlflow.get_tracking_uri()) if mlflow else os.environ.get("MLFLOW_TRACKING_URI", "")
 
 
-def target(run_id: str | None, name: str, run_name: str, params: dict[str, str]) -> Target:
+def target(run_id: str | None, name: str, run_name: str, params: dict[str, str]) -> RunTarget:
     """Where checks of a training that begins now go.
 
     An explicit run, else the active one, else the job's (`MLFLOW_RUN_ID`), else one of our own.
     Call it on the thread that trains: each thread has its own active run.
     """
     chosen = _chosen_experiment_id()
-    return Target(
+    return RunTarget(
         training=f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}",
         made_at=time.time_ns() // 1_000_000,
         name=name,

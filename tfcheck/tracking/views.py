@@ -126,36 +126,6 @@ def _is_unchanged(view: str, tag: str, step: int) -> bool:
 
 
 def _state(view: str, step: int) -> dict[str, Any]:
-    sections = [
-        _section("gradcheck-summary", "Gradient check: summary"),
-        _section(
-            "gradcheck-heatmap", "Gradient check: heatmap (slide through checkpoints)", 1, 480
-        ),
-        # Named after a metric prefix: MLflow adds the charts of these metrics here.
-        _section("gradcheck-digits", "gradcheck/digits"),
-        _section("gradcheck-score", "gradcheck/score", shown=False),
-        _section("gradcheck-compare", "Gradient check: runs compared", 1),
-        _section("gradcheck-other", "gradcheck", shown=False),
-    ]
-    charts = [
-        _line_chart("gradcheck-summary", "gradcheck/worst_digits", "digits of the worst variable"),
-        _line_chart("gradcheck-summary", "gradcheck/failed_variables", "failed variables"),
-        _line_chart("gradcheck-summary", "gradcheck/worst_score", "worst score"),
-        {
-            **_chart("gradcheck-heatmap", "IMAGE", "gradcheck/heatmap"),
-            "imageKeys": ["gradcheck/heatmap"],
-            "step": step,
-            "showRunParams": False,
-        },
-        {
-            **_chart("gradcheck-compare", "DIFFERENCE", "differences between the runs"),
-            "compareGroups": ["Model metrics", "Parameters", "Tags"],
-            "chartName": "differences between the runs",
-            "showChangeFromBaseline": True,
-            "showDifferencesOnly": True,
-            "baselineColumnUuid": "",
-        },
-    ]
     return {
         "searchFilter": _FILTERS[view],
         "orderByKey": "attributes.start_time",
@@ -185,9 +155,45 @@ def _state(view: str, step: int) -> dict[str, Any]:
             "lineSmoothness": 0,
             "selectedXAxisMetricKey": "",
         },
-        "compareRunSections": sections,
-        "compareRunCharts": charts,
+        "compareRunSections": _sections(),
+        "compareRunCharts": _charts(step),
     }
+
+
+def _sections() -> list[dict[str, Any]]:
+    return [
+        _section("gradcheck-summary", "Gradient check: summary"),
+        _section(
+            "gradcheck-heatmap", "Gradient check: heatmap (slide through checkpoints)", 1, 480
+        ),
+        # Named after a metric prefix: MLflow adds the charts of these metrics here.
+        _section("gradcheck-digits", "gradcheck/digits"),
+        _section("gradcheck-score", "gradcheck/score", shown=False),
+        _section("gradcheck-compare", "Gradient check: runs compared", 1),
+        _section("gradcheck-other", "gradcheck", shown=False),
+    ]
+
+
+def _charts(step: int) -> list[dict[str, Any]]:
+    return [
+        _line_chart("gradcheck-summary", "gradcheck/worst_digits", "digits of the worst variable"),
+        _line_chart("gradcheck-summary", "gradcheck/failed_variables", "failed variables"),
+        _line_chart("gradcheck-summary", "gradcheck/worst_score", "worst score"),
+        {
+            **_chart("gradcheck-heatmap", "IMAGE", "gradcheck/heatmap"),
+            "imageKeys": ["gradcheck/heatmap"],
+            "step": step,
+            "showRunParams": False,
+        },
+        {
+            **_chart("gradcheck-compare", "DIFFERENCE", "differences between the runs"),
+            "compareGroups": ["Model metrics", "Parameters", "Tags"],
+            "chartName": "differences between the runs",
+            "showChangeFromBaseline": True,
+            "showDifferencesOnly": True,
+            "baselineColumnUuid": "",
+        },
+    ]
 
 
 def _section(

@@ -16,6 +16,9 @@ from types import ModuleType
 from typing import Any
 
 Owner = type | ModuleType
+Replacement = Callable[[Any], Any]
+"""Makes what replaces a function, from that function."""
+
 _Key = tuple[int, str]
 
 
@@ -62,9 +65,7 @@ _scopes: dict[int, _Scope] = {}
 """The scope of each thread that has one, by the thread's identifier."""
 
 
-def put_in_place(
-    undo: contextlib.ExitStack, owner: Owner, name: str, make: Callable[[Any], Any]
-) -> None:
+def put_in_place(undo: contextlib.ExitStack, owner: Owner, name: str, make: Replacement) -> None:
     """Give a class or module another attribute, in this thread, until `undo` is closed.
 
     Args:
@@ -83,7 +84,7 @@ def unreplaced(owner: Owner, name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _replaced(owner: Owner, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+def _replaced(owner: Owner, name: str, make: Replacement) -> Iterator[None]:
     with _scope() as scope, _held(owner, name) as attribute:
         stack = scope.replacements.setdefault(attribute.key, [])
         stack.append(make(stack[-1] if stack else attribute.original))

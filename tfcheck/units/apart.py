@@ -13,14 +13,14 @@ from functools import cached_property
 
 import tensorflow as tf
 
-from tfcheck.trace.listening import TapeCall
+from tfcheck.trace.recording import TapeCall
 from tfcheck.units.assembly import Promoted
-from tfcheck.units.cut import Cut
+from tfcheck.units.cut import CutGraph
 from tfcheck.units.sources import Leaves, Source
 from tfcheck.units.together import Derivative, Flow, Together
 
 
-class Apart(Cut):
+class Apart(CutGraph):
     """The units of one loss, and what they compute as functions, each made when first asked for.
 
     Args:

@@ -12,7 +12,7 @@ from tfcheck.graph.excerpts import graph_function
 from tfcheck.measure.directions import Array
 from tfcheck.measure.lines import factors_of
 from tfcheck.units.assembly import Assembly, moved_name
-from tfcheck.units.cut import Cut
+from tfcheck.units.cut import CutGraph
 from tfcheck.units.moves import Layout, Moves, Piece
 from tfcheck.units.sources import Kernel, Output, Source
 
@@ -43,7 +43,7 @@ class _Part:
             of them. Their directions must then be factors.
     """
 
-    def __init__(self, cut: Cut, assembly: Assembly, *, thin: bool) -> None:
+    def __init__(self, cut: CutGraph, assembly: Assembly, *, thin: bool) -> None:
         nodes, feeds = assembly.nodes, assembly.feeds
         moved = {moved_name(s.number): s for s in cut.sources}
         moving = [moved[fed] for fed in feeds if fed in moved]
@@ -125,7 +125,7 @@ class _Part:
 class Together(_Part):
     """Units, or the loss, as one function: what each answers."""
 
-    def __init__(self, cut: Cut, assembly: Assembly, *, thin: bool) -> None:
+    def __init__(self, cut: CutGraph, assembly: Assembly, *, thin: bool) -> None:
         super().__init__(cut, assembly, thin=thin)
         self._count = len(assembly.outputs)
 
@@ -158,7 +158,7 @@ class Flow(_Part):
         assembly: what computes it.
     """
 
-    def __init__(self, cut: Cut, assembly: Assembly) -> None:
+    def __init__(self, cut: CutGraph, assembly: Assembly) -> None:
         super().__init__(cut, assembly, thin=True)
 
     def _answer(self, assembly: Assembly, values: Mapping[str, tf.Tensor], at: Given) -> Any:
@@ -219,7 +219,7 @@ class Derivative:
         source: what it is differentiated for.
     """
 
-    def __init__(self, cut: Cut, source: Source) -> None:
+    def __init__(self, cut: CutGraph, source: Source) -> None:
         units = sorted(source.units)
         assembly = cut.assembled(units)
         nodes, feeds = assembly.nodes, assembly.feeds
