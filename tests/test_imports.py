@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 import tfcheck
 from tfcheck import callbacks
 
-ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("keras", "matplotlib", "mlflow", "pandas", "psutil", "rich", "sklearn", "tensorflow")
 
 

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def _block(language: str, number: int = 0) -> str:

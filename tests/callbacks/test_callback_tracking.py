@@ -15,15 +15,13 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+from fake_mlflow import FakeMlflow
 
 import tfcheck.checker
 from tfcheck.callbacks import GradientCheck
 from tfcheck.callbacks.gradient_check import GradientCheckWarning
 from tfcheck.errors import ArgumentError
 from tfcheck.tracking import attachments
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_mlflow import FakeMlflow
 
 X = np.linspace(-1, 1, 32, dtype="float32").reshape(16, 2)
 Y = X[:, :1] - 0.3

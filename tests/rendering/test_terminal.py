@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository import ROOT
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -21,8 +22,6 @@ from tfcheck.rendering.console import history_text, print_report, report_text
 from tfcheck.rendering.letters import PLAIN, spelled
 from tfcheck.rendering.terminal import terminal_console
 from tfcheck.report.rows import Coordinate, LayerReport, ObjectiveSummary, VariableReport
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def variable(path: str, verdict: Verdict, **fields: Any) -> VariableReport:

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from repository import ROOT
 
 from tfcheck.dashboard.relocation import make_relocatable
 from tfcheck.dashboard.store import StoreError, find_store, snapshot
 from tfcheck.gradient_report import GradientReport
 from tfcheck.tracking import schema
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "mlruns_example"
+EXAMPLE = ROOT / "mlruns_example"
 OUTCOMES = {
     "healthy": ("pass", "none"),
     "swish, wrong": ("fail", "swish"),

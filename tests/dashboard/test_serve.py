@@ -16,6 +16,7 @@ import click.testing
 import pytest
 import requests
 from mlflow import MlflowClient
+from repository import ROOT
 
 from tfcheck.dashboard import serve as dashboard
 from tfcheck.dashboard.store import StoreError, find_store, snapshot
@@ -237,7 +238,7 @@ def test_ui_from_start_to_end(made_stores: dict[str, tuple[Path, str]], tmp_path
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(temporary)},
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
     )
     assert process.stdout is not None
     try:

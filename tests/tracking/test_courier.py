@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from fake_mlflow import ARTIFACTS, FakeMlflow
 
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict
@@ -26,9 +27,6 @@ from tfcheck.scripts.cli import main
 from tfcheck.settings import Settings
 from tfcheck.tracking import MlflowTracking
 from tfcheck.tracking.courier import Courier
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_mlflow import ARTIFACTS, FakeMlflow
 
 TRAINING = """
 import json, os, signal, sys, time

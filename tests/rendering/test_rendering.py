@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import ROOT
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -35,8 +35,6 @@ from tfcheck.report.rows import Coordinate, LayerReport, ObjectiveSummary, Varia
 from tfcheck.reproduce.case import Case
 from tfcheck.reproduce.evidence import Evidence
 from tfcheck.settings import Settings
-
-ROOT = Path(__file__).resolve().parent.parent
 
 VERDICT_OF_BAND = {
     "great": Verdict.PASS,
