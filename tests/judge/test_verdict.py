@@ -174,5 +174,14 @@ def test_a_higher_score_never_has_more_digits(score: float, other: float) -> Non
 
 def test_unknown_digits_count_as_none() -> None:
     """A score that is not a finite number never looks like agreement; a perfect one has 16."""
-    assert digits(math.nan) == digits(math.inf) == 0
+    assert digits(math.nan) == digits(math.inf) == digits(-math.inf) == 0
     assert digits(0.0) == MOST_DIGITS
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [(1e-3, 3), (1e-7, 7), (1.0, 0), (5.0, 0), (0.0, 16), (1e-20, 16), (5e-324, 16)],
+)
+def test_digits(score: float, expected: float) -> None:
+    """Digits are −log10 of the score, between 0 and 16."""
+    assert digits(score) == pytest.approx(expected)
