@@ -15,9 +15,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import hypothesis
 import pytest
-from figures import pytest_terminal_summary
 
-__all__ = ["own_mlflow_store", "pytest_terminal_summary"]
+pytest_plugins = ("figures", "mlflow_stores")  # in tests/shared
 
 # The same examples on every machine, and no failure because a machine is slow.
 hypothesis.settings.register_profile("tfcheck", derandomize=True, deadline=None, database=None)

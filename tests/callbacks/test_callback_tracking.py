@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,6 @@ from tfcheck.tracking import attachments
 
 X = np.linspace(-1, 1, 32, dtype="float32").reshape(16, 2)
 Y = X[:, :1] - 0.3
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMlflow]:
-    """A server that remembers, to which trainings log."""
-    server = FakeMlflow()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
-    yield server
-    server.stop()
 
 
 def model() -> keras.Model:

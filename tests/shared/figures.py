@@ -26,7 +26,7 @@ def count(request: pytest.FixtureRequest, line: str, **figures: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Write the lines (a hook of pytest's, which conftest.py imports)."""
+    """Write the lines: a hook of pytest's."""
     sums: dict[str, Counter[str]] = {}
     for report in itertools.chain(*terminalreporter.stats.values()):
         if getattr(report, "when", None) == "call":

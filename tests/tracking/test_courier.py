@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import signal
@@ -12,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,23 +63,6 @@ def report_at(step: int, verdict: Verdict = Verdict.PASS, variables: int = 2) ->
         seconds=0.5,
         model="net",
     )
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMlflow]:
-    """A server that remembers, to which trainings log."""
-    server = FakeMlflow()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "seven")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """The warnings of tfcheck so far."""
-    caplog.set_level(logging.WARNING, logger="tfcheck.tracking")
-    return lambda: [r.getMessage() for r in caplog.records if r.name == "tfcheck.tracking"]
 
 
 def trained(steps: tuple[int, ...] = (0, 10), **options: Any) -> tuple[MlflowTracking, float]:
