@@ -26,6 +26,18 @@ MLFLOW_VARIABLES = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RU
 
 
 @pytest.fixture(autouse=True)
+def own_random_numbers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Put the generators of a test file back, so that a test's numbers are those it has alone."""
+    numpy = sys.modules.get("numpy")
+    kinds = () if numpy is None else (numpy.random.Generator,)
+    generators = [value for value in vars(request.module).values() if isinstance(value, kinds)]
+    states = [generator.bit_generator.state for generator in generators]
+    yield
+    for generator, state in zip(generators, states, strict=True):
+        generator.bit_generator.state = state
+
+
+@pytest.fixture(autouse=True)
 def own_mlflow_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give the test an MLflow store in its own folder, created when it is first used.
 
