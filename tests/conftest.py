@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import hypothesis
 import pytest
 
-pytest_plugins = ("figures", "mlflow_stores")  # in tests/shared
+pytest_plugins = ("figures", "mlflow_stores", "processes")  # in tests/shared
 
 # The same examples on every machine, and no failure because a machine is slow.
 hypothesis.settings.register_profile("tfcheck", derandomize=True, deadline=None, database=None)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from wrong_sine import WrongSine
 
 import tfcheck.checker
 import tfcheck.trace.batch
@@ -29,17 +30,6 @@ RNG = np.random.default_rng(3)
 X = RNG.normal(size=(16, 3)).astype("float32")
 Y = RNG.normal(size=(16, 1)).astype("float32")
 QUIET: dict[str, Any] = {"tracking": None, "directions": 1}
-
-
-@tf.custom_gradient
-def wrong_sine(x: Any) -> Any:
-    """A sine whose gradient lacks the cosine."""
-    return tf.sin(x), lambda upstream: upstream
-
-
-class WrongSine(keras.layers.Layer):
-    def call(self, x: Any) -> Any:
-        return wrong_sine(x)
 
 
 def small_model(*middle: keras.layers.Layer, seed: int = 1, **compiling: Any) -> keras.Model:

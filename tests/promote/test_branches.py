@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from wrong_sine import wrong_sine
 
 from tfcheck import Verdict, check_gradients, check_layer
 
@@ -109,12 +110,6 @@ def test_branches_are_promoted(name: str) -> None:
     report = check_gradients(model, X, Y)
     assert report.verdict is Verdict.PASS, str(report)
     assert report.objective.precision == "float64", str(report)
-
-
-@tf.custom_gradient
-def wrong_sine(x: Any) -> Any:
-    """A sine that forgets its cosine."""
-    return tf.sin(x), lambda upstream: upstream
 
 
 def test_what_is_wrong_in_a_branch_is_found() -> None:
