@@ -16,11 +16,25 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import hypothesis
 import pytest
 
+pytest_plugins = ("figures", "mlflow_stores", "processes")  # in tests/shared
+
 # The same examples on every machine, and no failure because a machine is slow.
 hypothesis.settings.register_profile("tfcheck", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("tfcheck")
 
 MLFLOW_VARIABLES = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
+
+
+@pytest.fixture(autouse=True)
+def own_random_numbers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Put the generators of a test file back, so that a test's numbers are those it has alone."""
+    numpy = sys.modules.get("numpy")
+    kinds = () if numpy is None else (numpy.random.Generator,)
+    generators = [value for value in vars(request.module).values() if isinstance(value, kinds)]
+    states = [generator.bit_generator.state for generator in generators]
+    yield
+    for generator, state in zip(generators, states, strict=True):
+        generator.bit_generator.state = state
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 from floors import FLOORS, floor_of
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tfcheck"
 
 NUMBERS_ALONE = ("formats", "judge", "measure", "settings")

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from wrong_sine import WrongSine
 
 from tfcheck import (
     Coordinate,
@@ -437,17 +438,6 @@ def test_a_numpy_loss_that_flickers_is_stochastic() -> None:
 
 
 # -- declared, frozen, thresholds ------------------------------------------------------------
-
-
-class WrongSine(keras.layers.Layer):
-    """A sine whose gradient lacks the cosine."""
-
-    def call(self, x: Any) -> Any:
-        @tf.custom_gradient
-        def sine(x: Any) -> Any:
-            return tf.sin(x), lambda upstream: upstream
-
-        return sine(x)
 
 
 def wrong() -> Any:

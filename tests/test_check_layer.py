@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from wrong_sine import WrongSine
 
 from tfcheck import GradientReport, TfcheckError, Verdict, check_layer
 from tfcheck.errors import ArgumentError, ArgumentTypeError, BatchError, TraceError
@@ -26,17 +27,6 @@ MASK = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 1, 0]], bool)
 PHASES = ("train", "inference")
 RAGGED = tf.ragged.constant([[1.0, 2.0], [3.0], [4.0, 1.0, 2.0]])
 SPARSE = tf.sparse.from_dense(X * (X > 0))
-
-
-class WrongSine(keras.layers.Layer):
-    """A sine whose gradient lacks the cosine."""
-
-    def call(self, x: Any) -> Any:
-        @tf.custom_gradient
-        def sine(x: Any) -> Any:
-            return tf.sin(x), lambda upstream: upstream
-
-        return sine(x)
 
 
 class WrongKernel(keras.layers.Layer):

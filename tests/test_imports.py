@@ -1,15 +1,15 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 import tfcheck
 from tfcheck import callbacks
 
-ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("keras", "matplotlib", "mlflow", "pandas", "psutil", "rich", "sklearn", "tensorflow")
 
 
@@ -50,6 +50,23 @@ def test_weight_is_seen() -> None:
 def test_a_check_needs_no_mlflow() -> None:
     """The numerics know no MLflow: having `check_gradients` at hand does not load it."""
     assert "mlflow" not in heavy_modules_after("import tfcheck; tfcheck.check_gradients")
+
+
+NUMBERS_ALONE = """
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None  # importing them raises
+import pytest
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/measure", "tests/judge"]))
+"""
+
+
+def test_numbers_are_tested_without_tensorflow() -> None:
+    """What measures and judges has tests of its own, which need neither TensorFlow nor Keras."""
+    finished = subprocess.run(
+        [sys.executable, "-c", NUMBERS_ALONE], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert finished.returncode == 0, finished.stdout
+    assert re.search(r"[1-9]\d\d passed", finished.stdout), finished.stdout
 
 
 @pytest.mark.parametrize("name", tfcheck.__all__)

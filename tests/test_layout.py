@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from repository import ROOT
 
 import tfcheck
 
-ROOT = Path(__file__).resolve().parent.parent
 # Root folder X installs as package tfcheck.X.
 PACKAGES = {
     "tfcheck": PurePosixPath("tfcheck"),

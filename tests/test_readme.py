@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 from floors import floor_of
+from repository import ROOT
 
 import tfcheck
 from tfcheck import Verdict
@@ -15,7 +15,6 @@ from tfcheck.callbacks import GradientCheck
 from tfcheck.judge.reasons import Reason
 from tfcheck.scripts.bench import account, results
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from doubling import Doubling
+from wrong_sine import wrong_sine
 
 from tfcheck import check_gradients
 from tfcheck.errors import TraceError
@@ -64,12 +65,7 @@ def test_a_failed_search_for_the_culprit_is_told(
     error: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The verdict stays, without a culprit, and a note says so."""
-
-    @tf.custom_gradient
-    def wrong(x: Any) -> Any:
-        return tf.tanh(x), lambda upstream: upstream
-
-    model = keras.Sequential([keras.Input((3,)), L.Dense(2), L.Lambda(wrong), L.Dense(1)])
+    model = keras.Sequential([keras.Input((3,)), L.Dense(2), L.Lambda(wrong_sine), L.Dense(1)])
     model.compile("sgd", "mse")
     monkeypatch.setattr("tfcheck.checker.find_culprits", error)
     report = check_gradients(model, X, Y)
