@@ -543,7 +543,7 @@ def test_nothing_of_the_users_is_kept() -> None:
 def test_a_check_that_passes_looks_up_no_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is to be told, no stack of any operation is looked at."""
     looked: list[Any] = []
-    for name in ("where", "placing", "held"):
+    for name in ("trace.source_lines", "locate.placing", "examine.held"):
         module = sys.modules[f"tfcheck.{name}"]
         monkeypatch.setattr(module, "place_of", looked.append)
     report = check_gradients(around(L.Dense(4, name="middle")), X, Y)

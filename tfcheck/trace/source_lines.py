@@ -21,7 +21,10 @@ import tensorflow as tf
 
 from tfcheck.internals import call_stack
 
-_HERE = Path(__file__).resolve().parent
+_OWN = Path(__file__).resolve().parents[1]
+_MODELS = _OWN / "scripts"
+"""What comes with tfcheck and is checked like anyone's."""
+
 _STEPS, _TRACING, _LISTENING = (
     str(Path(__file__).with_name(f"{name}.py")) for name in ("steps", "tracing", "listening")
 )
@@ -156,7 +159,7 @@ def _origin(filename: str) -> str:
     if any(mark in filename for mark in _NO_FILES):
         return "framework"
     path = Path(filename).resolve()
-    if path.parent == _HERE or _below(path, _FRAMEWORKS):
+    if _below(path, (_OWN, *_FRAMEWORKS)) and not path.is_relative_to(_MODELS):
         return "framework"
     if not _PACKAGES.isdisjoint(path.parts):
         return "library"
