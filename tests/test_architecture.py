@@ -25,6 +25,7 @@ FLOORS = (
     {"examine"},
     {"locate", "reproduce", "tracking", "training"},
     {"assemble", "dashboard"},
+    {"after_examining"},
     {"checker"},
     {"check"},
     {"__init__"},
