@@ -369,13 +369,13 @@ class Stopping(Stepping):
 
 STAGES = (
     "tfcheck.trace.tracing.listening",
-    "tfcheck.checker.Objective",
+    "tfcheck.evaluate.prepared.Objective",
     "tfcheck.checker.Examination",
-    "tfcheck.checker.with_precision",
-    "tfcheck.checker.misapplied",
-    "tfcheck.checker.compare",
-    "tfcheck.checker.eager_losses",
-    "tfcheck.checker.compare_compiled",
+    "tfcheck.after_examining.trained_gradients",
+    "tfcheck.training.comparisons.misapplied",
+    "tfcheck.training.comparisons.compare",
+    "tfcheck.training.eager_losses.EagerLosses.at",
+    "tfcheck.training.comparisons.compare_compiled",
     "tfcheck.checker.assemble",
 )
 

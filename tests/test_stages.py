@@ -44,7 +44,7 @@ def refusing(*_args: Any, **_options: Any) -> Any:
 def test_an_own_mistake_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where what might have been found is unknown, nothing passes, and a note says why."""
     assert check_gradients(doubling(), X, Y).verdict == "suspect"
-    monkeypatch.setattr("tfcheck.checker.compare", broken)
+    monkeypatch.setattr("tfcheck.training.comparisons.compare", broken)
     report = check_gradients(doubling(), X, Y)
     assert report.verdict == "inconclusive"
     (note,) = (note for note in report.notes if "mistake in tfcheck" in note)
@@ -54,7 +54,7 @@ def test_an_own_mistake_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_not_possible_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison that this model does not allow is noted, and no mistake."""
-    monkeypatch.setattr("tfcheck.checker.compare", refusing)
+    monkeypatch.setattr("tfcheck.training.comparisons.compare", refusing)
     report = check_gradients(doubling(), X, Y)
     assert report.verdict == "pass"
     assert any("not possible here (a thing)" in note for note in report.notes), report.notes
@@ -67,7 +67,7 @@ def test_a_failed_search_for_the_culprit_is_told(
     """The verdict stays, without a culprit, and a note says so."""
     model = keras.Sequential([keras.Input((3,)), L.Dense(2), L.Lambda(wrong_sine), L.Dense(1)])
     model.compile("sgd", "mse")
-    monkeypatch.setattr("tfcheck.checker.find_culprits", error)
+    monkeypatch.setattr("tfcheck.after_examining.find_culprits", error)
     report = check_gradients(model, X, Y)
     assert (report.verdict, report.culprits) == ("fail", ())
     assert any("the search for the culprit" in note for note in report.notes), report.notes

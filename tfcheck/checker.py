@@ -5,67 +5,67 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence, Set
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 
-from tfcheck.assemble.assemble import (
-    assemble,
-    blame,
-    frozen_paths,
-    never_trained,
-    summarise_objective,
-    unchecked,
-    unscaled,
-    untouched_notes,
-    untracked,
-    untrained,
-    users_of_untracked,
-)
+from tfcheck.after_examining import AfterExamining
+from tfcheck.assemble.assemble import assemble
+from tfcheck.assemble.merging import Additions, with_objections
+from tfcheck.assemble.summary import summary_of
+from tfcheck.assemble.untouched import frozen_paths, untouched_notes
 from tfcheck.deadline import UNLIMITED, Deadline
-from tfcheck.errors import BatchError, ModelError, NoTapeError, TfcheckError, TraceError
+from tfcheck.errors import BatchError, NoTapeError, TfcheckError
 from tfcheck.evaluate.around import Around
-from tfcheck.examine.examination import NOT_REACHED, Examination, Finding
+from tfcheck.evaluate.prepared import Prepared
+from tfcheck.examine.examination import NOT_REACHED, Examination
+from tfcheck.examine.finding import Finding
+from tfcheck.examine.unasked import never_trained, unchecked, untracked, untrained
 from tfcheck.gradient_report import GradientReport
-from tfcheck.judge.judgement import Judgement
-from tfcheck.judge.reasons import OF_THE_STEP, Reason
+from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Verdict
-from tfcheck.locate.culprits import Culprits, culprits_among, find_culprits
-from tfcheck.locate.declared import Declared, declared_by
-from tfcheck.locate.placing import Placing, where_step_is
-from tfcheck.locate.suspects import Suspects
+from tfcheck.locate.culprits import Culprits, with_uses
+from tfcheck.locate.declared import declared_by
+from tfcheck.locate.placing import where_step_is
 from tfcheck.memory import bytes_of
-from tfcheck.objective.eager_objective import EagerObjective
-from tfcheck.objective.finite import require_finite
 from tfcheck.objective.objective import Objective
 from tfcheck.objective.point import Base
 from tfcheck.progress import Progress, silent
 from tfcheck.report.rows import ObjectiveSummary
 from tfcheck.reproduce.case import Case
-from tfcheck.reproduce.collect import Collector
+from tfcheck.reproduce.known_cases import KnownCases
 from tfcheck.settings import Settings
-from tfcheck.stages import Stages
-from tfcheck.trace.baked import Baked
 from tfcheck.trace.batch import Batch
-from tfcheck.trace.compiled_step import CompiledStep
 from tfcheck.trace.layers import EagerCall
-from tfcheck.trace.preconditions import (
-    require_checkable,
-)
-from tfcheck.trace.steps import (
-    LossFunction,
-    Step,
-    model_step,
-    repeated_call,
-)
-from tfcheck.trace.tracing import trace
-from tfcheck.training.applied import misapplied
-from tfcheck.training.compiled_loss import Comparison, compare
-from tfcheck.training.eager_losses import eager_losses, notes_on_eager
-from tfcheck.training.precision import with_precision
-from tfcheck.training.xla import CompiledPath, compare_compiled
-from tfcheck.unchanged.unchanged import unchanged
+from tfcheck.trace.preconditions import require_checkable
+from tfcheck.trace.steps import LossFunction, Step, model_step, repeated_call
+from tfcheck.training.comparisons import Comparisons
+from tfcheck.training.eager_losses import EagerLosses, notes_on_eager
+
+
+@dataclass(frozen=True)
+class _Occasion:
+    """One check: when it is made, and on what.
+
+    Attributes:
+        batch: the debug batch.
+        step: optimizer iterations so far; None outside training.
+        checkpoint: the moment's name, `""` outside training.
+        progress: called as the check goes on.
+        started: when it began.
+    """
+
+    batch: Batch
+    step: int | None
+    checkpoint: str
+    progress: Progress
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def moment(self) -> str:
+        """When in training it is made, in words."""
+        return f"at {self.checkpoint} (step {self.step})" if self.checkpoint else ""
 
 
 class Checker:
@@ -90,25 +90,14 @@ class Checker:
         first_step: int | None = None,
     ) -> None:
         self.model = step.owner
-        self._once = once
+        self.settings = self._measuring = settings
         self._verdicts_only = verdicts_only
-        self.settings = settings
-        self._measuring = settings
+        self._first_step = first_step
         self._deadline = UNLIMITED
         self._step = replace(step, dropout=settings.dropout)
-        self._prepared: dict[Any, Around] = {}
-        self._baked: dict[Any, Baked] = {}
-        self._first_step, self._stepped = first_step, False
-        self._compiled: dict[Any, tuple[Objective, list[str]]] = {}
-        self._eager_is_known = False
-        self._evidence: dict[str, list[Case]] = {}
-
-    def _key(self, batch: Batch) -> Any:
-        return (
-            batch.signature(),
-            id(getattr(self.model, "optimizer", None)),
-            tuple(variable.trainable for variable in self.model.variables),
-        )
+        self._prepared = Prepared(self._step, once=once)
+        self._eager_losses = EagerLosses(self._step)
+        self._cases = KnownCases(self._step, settings, check_alone)
 
     def objective(self, batch: Batch) -> Objective:
         """The step for batches of this kind.
@@ -124,67 +113,126 @@ class Checker:
         Args:
             batch: a batch of the kind.
         """
-        key = self._key(batch)
-        baked = self._baked.get(key)
-        if baked is not None and baked.is_stale(self.model, final=self._stepped):
-            for made in (self._baked, self._prepared, self._compiled):
-                made.pop(key, None)
-        if self._step.eager and key not in self._prepared:
-            return self._eagerly(batch, None)
-        if key not in self._prepared:
-            try:
-                traced = trace(self._step, batch)
-                self._prepared[key] = Around(Objective(traced), once=self._once)
-                scaling = traced.recording.scaling
-                self._baked[key] = Baked(self.model, scaling, final=self._stepped)
-            except ModelError:
-                raise
-            except NoTapeError as error:
-                if error.idle:
-                    raise
-                return self._eagerly(batch, error)
-            except Exception as error:  # noqa: BLE001 - the other way may do
-                return self._eagerly(batch, error)
-        return self._prepared[key]
+        return self._prepared.around(batch)
 
-    def _eagerly(self, batch: Batch, why: Exception | None) -> Around:
-        """The step to be run eagerly; the error that was the reason if that is not possible.
+    def check(
+        self,
+        batch: Batch,
+        *,
+        step: int | None = None,
+        checkpoint: str = "",
+        progress: Progress = silent,
+        deadline: Deadline | None = None,
+    ) -> GradientReport:
+        """Check the gradients where the model stands now.
 
         Args:
             batch: the debug batch.
-            why: why no graph stands for it; None where it is meant to run so.
+            step: optimizer iterations so far, for the report. Defaults to None.
+            checkpoint: the moment's name, for the report. Defaults to `""`.
+            progress: called as the check goes on. Defaults to nothing.
+            deadline: when it has to end. Defaults to the time limit of the options, from now on.
         """
-        try:
-            objective = EagerObjective(self._step, batch, why)
-        except NoTapeError:
-            raise
-        except TfcheckError as error:
-            raise (why if isinstance(why, TfcheckError) else error) from why
-        around = self._prepared[self._key(batch)] = Around(objective)
-        return around
+        self._deadline = deadline or Deadline(self.settings.time_limit)
+        self._prepared.begin(stepped=self._first_step is not None and step != self._first_step)
+        # Looked up once: what is free later on is less by what the check itself has taken.
+        self._measuring = replace(self.settings, memory_limit=bytes_of(self.settings.memory_limit))
+        with ExitStack() as undo:
+            return self._check(_Occasion(batch, step, checkpoint, progress), undo)
 
-    def _at(self, batch: Batch, undo: ExitStack) -> tuple[Around, Base]:
-        """The step, evaluated where the model stands now."""
-        around = self.prepared(batch)
-        objective = around.objective
-        if objective.calls_python:
-            undo.enter_context(unchanged(self.model, self._step.run))
+    def _check(self, occasion: _Occasion, undo: ExitStack) -> GradientReport:
+        """The steps of a check, one after the other."""
+        batch, progress = occasion.batch, occasion.progress
+        progress("tracing", 0, 0)
         try:
-            base = objective.at(batch)
-        except TraceError as error:
-            if isinstance(objective, EagerObjective):
-                raise
-            around = self._eagerly(batch, error)
-            base = around.objective.at(batch)
-        require_finite(around.objective, base, batch)
-        return around, base
+            examination = self._examination(batch, progress, undo)
+        except NoTapeError as error:
+            return self._without_tape(error, occasion)
+        point, objective = examination.point, examination.point.objective
+        unasked = [*untrained(objective), *untracked(objective)]
+        others = [finding.path for finding in unasked]
+        declared = declared_by(objective, self.settings.expected_mismatch, self.model, others)
+        measured = examination.examine()
+        comparisons = Comparisons(self._step, self._prepared, point, batch)
+        after = AfterExamining(self._step, examination, batch, comparisons, progress)
+        trained = after.trained_gradients(measured)
+        culprits = Culprits()
+        if not self._verdicts_only:
+            culprits = after.culprits(measured, declared, self._wrong_alone)
+        beside = after.beside_compiled_loss()
+        objections = (after.misapplied(beside), beside.departures)
+        findings = [*measured, *unasked]
+        judgements = {finding.path: with_objections(finding, objections) for finding in findings}
+        culprits = with_uses(culprits, findings, judgements, declared, self._step)
+        notes, places = after.lines(judgements, culprits)
+        chosen = after.choices(beside)
+        compiled = after.under_xla(judgements)
+        eager = after.eager_losses(self._eager_losses)
+        evidence = after.evidence(culprits.paths, lambda paths: self._collected(paths, occasion))
+        return self._report(
+            occasion,
+            findings,
+            Additions(trained, objections, notes, compiled, culprits.explained),
+            broken=after.stages.broken,
+            culprits=culprits.paths,
+            culprit_places=places,
+            objective=summary_of(
+                point, phase=self.settings.phase, compiled=compiled.losses, eager=eager
+            ),
+            notes=(
+                *examination.notes,
+                *untouched_notes(self.model, objective),
+                *chosen,
+                *compiled.notes,
+                *notes_on_eager(eager, point),
+                *after.stages.notes,
+                *self._notes_on_time(examination, measured, after.stages.cut_short),
+            ),
+            evaluations=examination.evaluations,
+            evidence=evidence,
+        )
+
+    def _report(
+        self,
+        occasion: _Occasion,
+        findings: Sequence[Finding],
+        additions: Additions | None = None,
+        **fields: Any,
+    ) -> GradientReport:
+        """The report of a check."""
+        return assemble(
+            findings,
+            additions,
+            frozen=frozen_paths(self.model),
+            settings=replace(self.settings, batch_size=occasion.batch.size),
+            step=occasion.step,
+            checkpoint=occasion.checkpoint,
+            seconds=time.perf_counter() - occasion.started,
+            model=self.model.name,
+            **fields,
+        )
+
+    def _without_tape(self, error: NoTapeError, occasion: _Occasion) -> GradientReport:
+        """The report of a check of a step in which no tape gives gradients."""
+        idle = ("train_step",) if error.idle else ()
+        return self._report(
+            occasion,
+            never_trained(self.model) if error.idle else unchecked(self.model),
+            notes=(str(error),),
+            culprits=idle,
+            culprit_places=tuple(str(where_step_is(self.model, path) or "") for path in idle),
+            objective=ObjectiveSummary(self._step.source, self.settings.phase),
+            evidence=self._collected(idle, occasion),
+        )
 
     def _examination(self, batch: Batch, progress: Progress, undo: ExitStack) -> Examination:
-        examination = self._examined(*self._at(batch, undo), progress)
-        if examination.parity is None:
+        """The step where the model stands: in a graph, unless that computes another loss."""
+        examination = self._examined(*self._prepared.at(batch, undo), progress)
+        parity = examination.point.parity
+        if parity is None:
             return examination
         try:
-            around = self._eagerly(batch, examination.parity)
+            around = self._prepared.eagerly(batch, parity)
         except TfcheckError:
             return examination
         return self._examined(around, around.objective.at(batch), progress)
@@ -195,119 +243,20 @@ class Checker:
             around, base, self._measuring, progress, verdicts_only=self._verdicts_only
         )
 
-    def _culprits(
-        self,
-        examination: Examination,
-        batch: Batch,
-        findings: Sequence[Finding],
-        declared: Declared,
-        progress: Progress,
-    ) -> Culprits:
-        failed = {
-            finding.report.path
-            for finding in findings
-            if finding.report.verdict in (Verdict.FAIL, Verdict.SUSPECT)
-            and finding.report.path not in declared.variables
-        }
-        if self._verdicts_only or not failed:
-            return Culprits()
-        progress("looking for the culprit", 0, 0)
-        objective = examination.objective
-        if isinstance(objective, EagerObjective):
-            return culprits_among(
-                objective.calls_of_layers(batch),
-                failed,
-                self._wrong_alone,
-                declared=declared.layers,
-                step=self._step,
-                progress=progress,
-            )
-        owner = self.model.path or self.model.name
-        outside = "train_step" if self._step.own else "loss"
-        return find_culprits(
-            Suspects(examination, batch, failed),
-            failed,
-            declared=declared.layers,
-            outside=owner if self._step.source == "layer" else outside,
-        )
+    def _notes_on_time(
+        self, examination: Examination, measured: Sequence[Finding], cut_short: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Say what was not reached in time."""
+        unreached = sum(finding.judgement == NOT_REACHED for finding in measured)
+        began = ["the measurement"] if examination.cut_short else []
+        began += ["the comparison with the whole loss"] if examination.uncomposed else []
+        return self._deadline.notes(unreached, len(measured), [*began, *cut_short])
 
-    def _objections(
-        self, objective: Objective, base: Base, compared: Comparison, stages: Stages
-    ) -> dict[str, Judgement]:
-        """What speaks against how right gradients are used, by the variable's path."""
-        seed = self.settings.seed
-        wrongly: dict[str, Judgement] = stages.run(
-            "the comparison with what the optimizers get",
-            lambda: misapplied(
-                objective,
-                base,
-                lambda: objective.aside(base, seed),
-                scaled_back=compared.applied_as_compiled,
-            ),
-            {},
-        )
-        return {**compared.departures, **wrongly}
-
-    def _comparison(self, objective: Objective, base: Base, batch: Batch) -> Comparison:
-        """How a loss of the user's own compares with the compiled one, where there are both."""
-        if not self._step.own_loss or self.model.loss is None:
-            return Comparison()
-        self._deadline.require_time()
-        reference_step, parts = self._compiled_step(batch)
-        reference_step.deadline = self._deadline
-        reference = reference_step.at(batch)
-        seed = self.settings.seed
-        return compare(
-            objective,
-            reference_step,
-            parts,
-            (base, reference),
-            lambda: (objective.aside(base, seed), reference_step.aside(reference, seed)),
-        )
-
-    def _choices(self, objective: Objective, compared: Comparison) -> tuple[str, ...]:
-        """What there is to say of what the training step chooses to do."""
-        if self._step.source != "train_step":
+    def _collected(self, culprits: Sequence[str], occasion: _Occasion) -> tuple[Case, ...]:
+        """What tests of culprits are made of; nothing where only verdicts count."""
+        if self._verdicts_only:
             return ()
-        notes = objective.choices.notes
-        if compared.another and objective.choices.ignores_compiled:
-            notes += (objective.choices.note_on_compiled(self.model),)
-        return notes
-
-    def _compiled_step(self, batch: Batch) -> tuple[Objective, list[str]]:
-        """The compiled loss in parts, made once, and what each part is."""
-        key = self._key(batch)
-        if key not in self._compiled:
-            compiled = CompiledStep(self.model)
-            step = replace(compiled.step, dropout=self.settings.dropout)
-            objective = (
-                EagerObjective(step, batch, None)
-                if self._step.eager
-                else Objective(trace(step, batch))
-            )
-            self._compiled[key] = objective, compiled.parts
-        return self._compiled[key]
-
-    def _eager_losses(self, examination: Examination, batch: Batch) -> tuple[float, ...]:
-        """The losses of the step run eagerly, once for all checks; none where it only runs so."""
-        if self._eager_is_known or isinstance(examination.objective, EagerObjective):
-            return ()
-        self._deadline.require_time()
-        self._eager_is_known = True
-        return eager_losses(self._step, examination, batch)
-
-    def _collected(
-        self, culprits: Sequence[str], batch: Batch, step: int | None, checkpoint: str
-    ) -> tuple[Case, ...]:
-        """What tests of culprits are made of: each as first found, where that does for one."""
-        known = self._evidence
-        unknown = [path for path in culprits if all(one.is_spent for one in known.get(path, ()))]
-        if unknown and not self._verdicts_only:
-            at = f"at {checkpoint} (step {step})" if checkpoint else ""
-            found = Collector(self._step, batch, self.settings, at, self._deadline).on(unknown)
-            cases = [Case(evidence, check_alone) for evidence in found]
-            known |= {path: [one for one in cases if one.culprit == path] for path in unknown}
-        return tuple(one for path in culprits for one in known.get(path, ()))
+        return self._cases.of(culprits, occasion.batch, occasion.moment, self._deadline)
 
     def _wrong_alone(self, call: EagerCall) -> Set[str]:
         """Paths of the inputs and variables that are wrong when a layer is called by itself.
@@ -332,174 +281,6 @@ class Checker:
             for variable in report.variables
             if variable.verdict in wrong and variable.reason not in excused
         }
-
-    def check(
-        self,
-        batch: Batch,
-        *,
-        step: int | None = None,
-        checkpoint: str = "",
-        progress: Progress = silent,
-        deadline: Deadline | None = None,
-    ) -> GradientReport:
-        """Check the gradients where the model stands now.
-
-        Args:
-            batch: the debug batch.
-            step: optimizer iterations so far, for the report. Defaults to None.
-            checkpoint: the moment's name, for the report. Defaults to `""`.
-            progress: called as the check goes on. Defaults to nothing.
-            deadline: when it has to end. Defaults to the time limit of the options, from now on.
-        """
-        self._deadline = deadline or Deadline(self.settings.time_limit)
-        # What a step makes when it first runs, training has made since.
-        self._prepared = {key: a for key, a in self._prepared.items() if not a.objective.made}
-        self._compiled = {key: (o, of) for key, (o, of) in self._compiled.items() if not o.made}
-        self._stepped = self._first_step is not None and step != self._first_step
-        with ExitStack() as undo:
-            return self._check(batch, step, checkpoint, progress, undo)
-
-    def _check(
-        self, batch: Batch, step: int | None, checkpoint: str, progress: Progress, undo: ExitStack
-    ) -> GradientReport:
-        started = time.perf_counter()
-        # Looked up once: what is free later on is less by what the check itself has taken.
-        self._measuring = replace(self.settings, memory_limit=bytes_of(self.settings.memory_limit))
-
-        def report(
-            findings: Sequence[Finding], declared: Set[str], **fields: Any
-        ) -> GradientReport:
-            return assemble(
-                findings,
-                declared,
-                frozen=frozen_paths(self.model),
-                settings=replace(self.settings, batch_size=batch.size),
-                step=step,
-                checkpoint=checkpoint,
-                seconds=time.perf_counter() - started,
-                model=self.model.name,
-                **fields,
-            )
-
-        progress("tracing", 0, 0)
-        try:
-            examination = self._examination(batch, progress, undo)
-        except NoTapeError as error:
-            summary = ObjectiveSummary(self._step.source, self.settings.phase)
-            nothing = never_trained(self.model) if error.idle else unchecked(self.model)
-            idle = ("train_step",) if error.idle else ()
-            return report(
-                nothing,
-                set(),
-                notes=(str(error),),
-                culprits=idle,
-                culprit_places=tuple(str(where_step_is(self.model, w) or "") for w in idle),
-                objective=summary,
-                evidence=self._collected(idle, batch, step, checkpoint),
-            )
-        objective, base = examination.objective, examination.base
-        unasked = [*untrained(objective), *untracked(objective)]
-        paths = [finding.report.path for finding in unasked]
-        declared = declared_by(objective, self.settings.expected_mismatch, self.model, paths)
-        stages = Stages()
-        findings = examination.examine()
-        unreached = sum(finding.report.note == NOT_REACHED.note for finding in findings)
-        measured = len(findings)
-        findings = stages.run(
-            "the distance of the gradients in training from those in float64",
-            lambda: with_precision(findings, objective, base),
-            findings,
-            accuses=False,
-        )
-        found = stages.run(
-            "the search for the culprit",
-            lambda: self._culprits(examination, batch, findings, declared, progress),
-            Culprits(),
-            accuses=False,
-        )
-        progress("following the gradients to the optimizer", 0, 0)
-        compared = stages.run(
-            "the comparison with the compiled loss",
-            lambda: self._comparison(objective, base, batch),
-            Comparison(),
-        )
-        objections = self._objections(objective, base, compared, stages)
-        findings = [blame(f, objections) for f in (*findings, *unasked)]
-        culprits, explained = found.paths, declared.variables | found.explained
-        explained |= {f.report.path for f in unasked if f.report.layer in declared.layers}
-        using = users_of_untracked(f for f in findings if f.report.path not in explained)
-        culprits = tuple(dict.fromkeys([*culprits, *using]))
-        of_the_step = {f.report.path for f in findings if f.report.reason in OF_THE_STEP}
-        whose = "train_step" if self._step.own else "loss"
-        if whose in declared.layers:
-            explained |= of_the_step
-        elif of_the_step - explained:
-            culprits = tuple(dict.fromkeys([*culprits, whose]))
-        placing = Placing(examination, self._step, culprits)
-        findings = stages.run(
-            "the lines of the user's code",
-            lambda: [f if f.report.path in explained else placing.told(f) for f in findings],
-            findings,
-            accuses=False,
-        )
-        places: tuple[str, ...] = stages.run(
-            "the lines of the culprits",
-            lambda: tuple(map(placing.of_culprit, culprits)),
-            (),
-            accuses=False,
-        )
-        chosen: tuple[str, ...] = stages.run(
-            "the look at what the training step chooses to do",
-            lambda: self._choices(objective, compared),
-            (),
-            accuses=False,
-        )
-        progress("comparing with the step as fit runs it", 0, 0)
-        compiled = stages.run(
-            "the comparison with the step that XLA compiles",
-            lambda: compare_compiled(self.model, examination, findings, batch),
-            CompiledPath(),
-        )
-        findings = [compiled.judged(finding) for finding in findings]
-        eager: tuple[float, ...] = stages.run(
-            "the comparison with an eager run",
-            lambda: self._eager_losses(examination, batch),
-            (),
-            accuses=False,
-        )
-        if culprits:
-            progress("noting what the culprits are given", 0, 0)
-        evidence: tuple[Case, ...] = stages.run(
-            "the inputs for a unit test",
-            lambda: self._collected(culprits, batch, step, checkpoint),
-            (),
-            accuses=False,
-        )
-        began = ["the measurement"] if examination.cut_short else []
-        began += ["the comparison with the whole loss"] if examination.uncomposed else []
-        return report(
-            findings,
-            explained,
-            broken=stages.broken,
-            culprits=culprits,
-            culprit_places=places,
-            objective=replace(
-                summarise_objective(objective, base, self.settings.phase),
-                compiled_losses=unscaled(compiled.losses, base),
-                eager_losses=unscaled(eager, base),
-            ),
-            notes=(
-                *examination.notes,
-                *untouched_notes(self.model, objective),
-                *chosen,
-                *compiled.notes,
-                *notes_on_eager(eager, examination),
-                *stages.notes,
-                *self._deadline.notes(unreached, measured, [*began, *stages.cut_short]),
-            ),
-            evaluations=examination.evaluations,
-            evidence=evidence,
-        )
 
 
 def check_alone(step: Step, batch: Batch, settings: Settings) -> GradientReport:

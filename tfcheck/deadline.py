@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from tfcheck.errors import some
+
+_Result = TypeVar("_Result")
 
 clock = time.monotonic
 """What tells the time, in seconds."""
@@ -64,3 +67,22 @@ class Deadline:
 
 UNLIMITED = Deadline(None)
 """No end."""
+
+
+class InTime:
+    """Does what there is time for, one thing after the other.
+
+    Attributes:
+        cut_short: whether there was no time for some of it.
+    """
+
+    def __init__(self) -> None:
+        self.cut_short = False
+
+    def __call__(self, action: Callable[[], _Result], otherwise: _Result) -> _Result:
+        """What comes of something; `otherwise` where there is no time for it."""
+        try:
+            return action()
+        except TimeIsUpError:
+            self.cut_short = True
+            return otherwise

@@ -1,7 +1,8 @@
-"""Variables of Keras and of TensorFlow: which are some, and what they are called."""
+"""Variables of Keras and of TensorFlow: which are some, and what they and layers are called."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,11 @@ def name_of_variable(variable: Any) -> str:
     return variable.path if isinstance(variable, keras.Variable) else variable.name.split(":")[0]
 
 
+def path_of(layer: keras.Layer) -> str:
+    """The path of a layer; its name, where it has none yet."""
+    return layer.path or layer.name
+
+
 def unique_paths(variables: Sequence[Any]) -> dict[int, str]:
     """A path for each variable; a path that several share is numbered from the second on."""
     paths: dict[int, str] = {}
@@ -38,3 +44,8 @@ def unique_paths(variables: Sequence[Any]) -> dict[int, str]:
         taken[path] = taken.get(path, 0) + 1
         paths[id(variable)] = path if taken[path] == 1 else f"{path}#{taken[path]}"
     return paths
+
+
+def entries_of(variable: Any) -> int:
+    """Number of entries of a variable, or of a tensor."""
+    return math.prod(variable.shape)

@@ -10,7 +10,8 @@ import pytest
 from tfcheck import Thresholds, Verdict
 from tfcheck.assemble.assemble import assemble
 from tfcheck.assemble.own_numbers import follows
-from tfcheck.examine.examination import Finding
+from tfcheck.examine.finding import Finding, Numbers
+from tfcheck.judge.judgement import Judgement
 from tfcheck.report.rows import ObjectiveSummary, VariableReport
 from tfcheck.settings import Settings
 
@@ -51,24 +52,40 @@ CONTRADICTIONS = {
 
 def found(row: VariableReport, gap: float) -> Finding:
     """A finding with this distance between its gradients."""
-    return Finding(row, gap**2, row.numerical_norm**2, row.analytic_norm**2)
+    return Finding(
+        path=row.path,
+        layer=row.layer,
+        shape=row.shape,
+        judgement=Judgement(row.verdict, row.reason, row.note),
+        numbers=Numbers(
+            row.score,
+            row.analytic_norm,
+            row.numerical_norm,
+            row.error_bar,
+            row.detectable_error,
+            gap**2,
+            row.numerical_norm**2,
+            row.analytic_norm**2,
+        ),
+        slopes=row.slopes,
+    )
 
 
 @pytest.mark.parametrize("name", PASSES)
 def test_what_follows_stands(name: str) -> None:
     """A verdict that its row bears out is left as it is."""
-    assert follows(found(*PASSES[name]), Thresholds())
+    row, gap = PASSES[name]
+    assert follows(row, gap**2, Thresholds())
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
 def test_a_pass_against_its_numbers_is_withdrawn(name: str) -> None:
     """A row that passes against its own numbers is inconclusive in the report, and says so."""
-    finding = found(*CONTRADICTIONS[name])
-    assert not follows(finding, Thresholds())
+    contradiction, gap = CONTRADICTIONS[name]
+    assert not follows(contradiction, gap**2, Thresholds())
     objective = ObjectiveSummary("train_step", "train")
-    report = assemble(
-        [finding], set(), settings=Settings(), notes=(), culprits=(), objective=objective
-    )
+    finding = found(contradiction, gap)
+    report = assemble([finding], settings=Settings(), notes=(), culprits=(), objective=objective)
     (row,) = report.variables
     assert report.verdict is row.verdict is Verdict.INCONCLUSIVE
     assert "mistake in tfcheck" in row.note

@@ -2,7 +2,7 @@
 measures them.
 
 Each function is evaluated in the arithmetic of a precision, rounding included, and its slope is
-measured by the `Target` that an `Examination` makes of it: the same noise, rounding, bits and first
+measured by the `Target` that `LossFacts` make of it: the same noise, rounding, bits and first
 step as for a step of that precision. Its exact gradient is a formula in float64.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from tfcheck.evaluate.around import Around
-from tfcheck.examine.examination import Examination
+from tfcheck.examine.point_facts import PointFacts
 from tfcheck.formats import FORMATS
 from tfcheck.measure.differences import Slope, measure_noise
 from tfcheck.measure.directions import gaussian, generator, representable
@@ -298,10 +298,8 @@ def target_of(function: Function, point: Array, precision: str, tape: float) -> 
     losses = (plain.at(np.zeros(point.shape)),)
     gradient = tape * function.slopes(point)
     base = Base((point,), losses, losses, (1.0,), (gradient,), ("",))
-    examination = Examination(
-        Around(cast(Objective, plain)), base, Settings(), lambda _what, _done, _all: None
-    )
-    return examination._target(plain.parameters[0], gradient, base, examination._loudest(0))
+    point = PointFacts(Around(cast(Objective, plain)), base, Settings())
+    return point.losses[0].target(plain.parameters[0], gradient)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ FLOORS = (
     {"examine"},
     {"locate", "reproduce", "tracking", "training"},
     {"assemble", "dashboard"},
+    {"after_examining"},
     {"checker"},
     {"check"},
     {"__init__"},

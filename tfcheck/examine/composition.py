@@ -15,13 +15,16 @@ from functools import cached_property
 import numpy as np
 
 from tfcheck.evaluate.around import Around
+from tfcheck.examine.corrected import Corrected
+from tfcheck.examine.local_examination import LocalExamination
+from tfcheck.examine.loss_facts import LossFacts
+from tfcheck.examine.point_facts import PointFacts
 from tfcheck.judge.judgement import settled
 from tfcheck.measure.differences import Along
 from tfcheck.measure.directions import Array, balanced, generator, norm, representable
 from tfcheck.measure.lines import Direction, Factors, slope_along
-from tfcheck.measure.target import Arithmetic, Line, Movable
+from tfcheck.measure.target import Line, Movable
 from tfcheck.objective.point import Base, Parameter
-from tfcheck.settings import Settings
 
 _DIRECTIONS = 2
 
@@ -44,22 +47,36 @@ class Member:
         return self.scale * norm(self.gradient)
 
 
-def disagrees(
-    around: Around,
-    base: Base,
-    members: Mapping[Parameter, Member],
-    settings: Settings,
-    arithmetic: Arithmetic,
+def contradicts(
+    point: PointFacts, loss: int, local: LocalExamination, right: Mapping[int, Corrected]
 ) -> bool:
-    """Whether the loss's slopes along directions in everything are surely not the gradients'.
+    """Whether a loss itself contradicts what its units say of the gradients.
 
     Args:
-        around: the losses around the point.
-        base: the point.
-        members: the variables of one loss, each with its gradient.
-        settings: the options of the check.
-        arithmetic: what is known of the loss's rounding.
+        point: the step at the point.
+        loss: index of the loss.
+        local: its examination unit by unit.
+        right: the right gradients of the variables before wrong units, by their positions.
     """
+    members: dict[Parameter, Member] = {}
+    for subject in point.of_loss(loss):
+        parameter, gradient = subject.parameter, subject.gradient
+        if gradient is None or not parameter.inputs:
+            continue
+        if local.wrong_behind(point.objective.held_by(parameter)):
+            if subject.position not in right:
+                return False
+            gradient = right[subject.position].gradient
+        if gradient.shape != tuple(parameter.variable.shape):
+            return False
+        members[parameter] = Member(gradient, subject.scale)
+    finite = all(np.all(np.isfinite(member.gradient)) for member in members.values())
+    plain = not any(wrong.source.leaf is not None for wrong in local.wrong)
+    return finite and plain and _disagrees(point, point.losses[loss], members)
+
+
+def _disagrees(point: PointFacts, loss: LossFacts, members: Mapping[Parameter, Member]) -> bool:
+    """Whether the loss's slopes along directions in everything are surely not the gradients'."""
     loudest = max((member.loudness for member in members.values()), default=0.0)
     if not loudest:
         return False
@@ -67,20 +84,19 @@ def disagrees(
         [member.loudness for member in members.values()],
         [member.scale for member in members.values()],
     )
-    (loss,) = {parameter.loss for parameter in members}
     everything = _Everything(
-        stream=f"composed {loss}",
-        at_zero=base.losses[loss],
-        resolution=settings.thresholds.concerning / 10,
+        stream=f"composed {loss.number}",
+        at_zero=loss.value,
+        resolution=point.settings.thresholds.concerning / 10,
         loudest=loudest,
-        arithmetic=arithmetic,
-        start=around.objective.first_step,
-        around=around,
-        base=base,
+        arithmetic=loss.arithmetic_here,
+        start=point.objective.first_step,
+        around=point.around,
+        base=point.base,
         members=members,
         units=dict(zip(members, units, strict=True)),
     )
-    rng = generator(settings.seed, everything.stream)
+    rng = generator(point.settings.seed, everything.stream)
     for direction in (everything.drawn(rng) for _ in range(_DIRECTIONS)):
         if not everything.agrees(direction):
             return _surely_off(everything, direction)

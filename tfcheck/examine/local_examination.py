@@ -26,8 +26,6 @@ from tfcheck.measure.target import Target
 from tfcheck.settings import Settings
 from tfcheck.units.sources import Source
 
-_WRONG = (Verdict.FAIL, Verdict.SUSPECT)
-
 
 @dataclass
 class Wrong:
@@ -131,7 +129,7 @@ class LocalExamination:
             self.unclear.append(source)
             return
         judgement = self.look([source]).judgement
-        if judgement.verdict in _WRONG:
+        if judgement.accuses:
             self.accuse(source)
         elif judgement.verdict is not Verdict.PASS:
             self.unclear.append(source)
@@ -209,7 +207,7 @@ class LocalExamination:
             if not source.units or self._is_clear(source):
                 continue
             finite = np.all(np.isfinite(self.locally.gradient(source)))
-            if finite and self.look([source]).judgement.verdict in _WRONG:
+            if finite and self.look([source]).judgement.accuses:
                 self.accuse(source)
 
     def wrong_behind(self, leaves: Iterable[str]) -> list[Wrong]:

@@ -30,6 +30,17 @@ class Judgement:
     reason: str = ""
     note: str = ""
 
+    @property
+    def accuses(self) -> bool:
+        """Whether it says that something is wrong, or may be."""
+        return self.verdict in (Verdict.FAIL, Verdict.SUSPECT)
+
+
+def worse(first: Judgement, *others: Judgement | None) -> Judgement:
+    """The worst of several judgements, the earliest of those at a tie; None is no judgement."""
+    judgements = (first, *(other for other in others if other is not None))
+    return max(judgements, key=lambda judgement: judgement.verdict.severity)
+
 
 def judge_score(score: float, bar: float, thresholds: Thresholds) -> Verdict:
     """The verdict for a score that is only known to within a bar.
@@ -137,6 +148,17 @@ def judge_missing(dependent: bool, raised: str = "") -> Judgement:
 BLOCKING = "something on the way (an argmax, a cast to integers, a stop_gradient, a NumPy call)"
 """What blocks a gradient, where no more is known."""
 
+JUMPING = "something on the way (a sign, a comparison, a rounding)"
+"""What has no slope, where no more is known."""
+
+JUMPS_ALONE = Judgement(
+    Verdict.FAIL,
+    Reason.BLOCKED,
+    "The tape's gradient is zero throughout, and the loss depends on this variable in jumps alone: "
+    f"there is no slope to train by in {JUMPING}.",
+)
+"""Of a variable whose gradients are zero because nothing has a slope."""
+
 
 def judge_second_look(
     first: Judgement, here: Measurement, nearby: Judgement | None, share: float | None = None
@@ -208,9 +230,13 @@ _UNSETTLED = (
 def between(line: Line) -> bool:
     """Whether the tape's slope is one that a kink allows: between those to its sides."""
     slope = line.slope
-    low, high = sorted((slope.forward, slope.backward))
     leeway = slope.one_sided_bar + slope.roundoff
-    return low - leeway <= line.analytic <= high + leeway
+    return lies_between(line.analytic, slope.forward, slope.backward, leeway)
+
+
+def lies_between(number: float, one: float, other: float, leeway: float) -> bool:
+    """Whether a number lies between two others, or beside them by no more than a leeway."""
+    return min(one, other) - leeway <= number <= max(one, other) + leeway
 
 
 def unsettled(line: Line) -> bool:

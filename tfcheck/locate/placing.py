@@ -1,10 +1,9 @@
-"""Findings and culprits, with the lines of the user's code that they are about."""
+"""Judgements and culprits, with the lines of the user's code that they are about."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,15 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfcheck.errors import some
-from tfcheck.examine.examination import JUMPING, Examination, Finding
+from tfcheck.examine.point_facts import PointFacts
 from tfcheck.graph.division import LOSS, OUTSIDE, name_of
 from tfcheck.internals import sublayers
-from tfcheck.judge.judgement import BLOCKING
+from tfcheck.judge.judgement import BLOCKING, JUMPING, Judgement
 from tfcheck.judge.reasons import Reason
-from tfcheck.judge.verdict import Verdict
 from tfcheck.locate.stops import Stop, Way, has_custom_gradient, with_bodies
 from tfcheck.objective.point import Parameter
-from tfcheck.report.rows import VariableReport
 from tfcheck.trace.recording import TapeCall
 from tfcheck.trace.source_lines import (
     SourceLine,
@@ -32,6 +29,7 @@ from tfcheck.trace.source_lines import (
     place_of_function,
 )
 from tfcheck.trace.steps import Step
+from tfcheck.variables import path_of
 
 _WHOLE_STEP = ("train_step", "loss")
 _MOST_NAMED = 3
@@ -41,72 +39,80 @@ class Placing:
     """The lines that the findings of one check are about.
 
     Args:
-        examination: the examination of the step.
+        point: the step at the point.
         step: the step.
         culprits: the paths of what is wrong by itself.
     """
 
-    def __init__(self, examination: Examination, step: Step, culprits: Sequence[str]) -> None:
-        self._examination = examination
-        self._objective = examination.objective
+    def __init__(self, point: PointFacts, step: Step, culprits: Sequence[str]) -> None:
+        self._point = point
+        self._objective = point.objective
         self._owner = step.owner
         self._outside = any(path in _WHOLE_STEP for path in culprits)
         self._ways: dict[int, Way] = {}
 
-    def told(self, finding: Finding) -> Finding:
-        """A finding, with the line that is to blame in its note, where one is known."""
-        report = finding.report
-        if report.verdict not in (Verdict.FAIL, Verdict.SUSPECT):
-            return finding
-        note = {
+    def notes(self, judgements: Mapping[str, Judgement]) -> dict[str, str]:
+        """For variables with a line to blame the note that tells it, by path.
+
+        Args:
+            judgements: what is said of variables so far, by path.
+        """
+        told = {path: self._told(path, judgement) for path, judgement in judgements.items()}
+        return {path: note for path, note in told.items() if note != judgements[path].note}
+
+    def _told(self, path: str, judgement: Judgement) -> str:
+        """The note of a judgement, with the line that is to blame, where one is known."""
+        if not judgement.accuses:
+            return judgement.note
+        told = {
             "": self._with_what_is_lost,
             Reason.BLOCKED: self._with_what_blocks,
             Reason.MISAPPLIED: self._with_where_applied,
             Reason.OTHER_LOSS: self._with_where_asked,
             Reason.UNTRAINED: self._with_where_asked,
-        }.get(report.reason, _as_it_is)(report)
-        return replace(finding, report=replace(report, note=note))
+        }.get(judgement.reason, _as_it_is)
+        return told(path, judgement.note)
 
     # -- blocked -------------------------------------------------------------------------------
 
-    def _with_what_blocks(self, report: VariableReport) -> str:
+    def _with_what_blocks(self, path: str, note: str) -> str:
         found = [
             self._named(stop, call)
-            for position, parameter in self._parameters(report)
+            for position, parameter in self._parameters(path)
             if self._is_silent(position)
             for stop, call in self._stops(parameter)
         ]
         if not found:
-            return report.note
+            return note
         named = _listed(found)
-        told = report.note.replace(BLOCKING, named).replace(JUMPING, named)
+        told = note.replace(BLOCKING, named).replace(JUMPING, named)
         # What the tape raises says nothing of where.
-        return told if told != report.note else f"{report.note} It is blocked by {named}."
+        return told if told != note else f"{note} It is blocked by {named}."
 
-    def _with_what_is_lost(self, report: VariableReport) -> str:
+    def _with_what_is_lost(self, path: str, note: str) -> str:
         """The note on a gradient of which a part is lost, where that is outside of all layers."""
         if not self._outside:
-            return report.note
+            return note
         held = {tensor.op.name for tensors in self._objective.constants for tensor in tensors}
         found = [
             self._named(stop, call)
-            for _, parameter in self._parameters(report)
+            for _, parameter in self._parameters(path)
             for stop, call in self._stops(parameter)
             if (stop.unrecorded and stop.operation.name not in held)
             or function_called(stop.operation) == "stop_gradient"
         ]
         if not found:
-            return report.note
-        return f"{report.note} A part of the gradient is blocked by {_listed(found)}.".lstrip()
+            return note
+        return f"{note} A part of the gradient is blocked by {_listed(found)}.".lstrip()
 
     def _is_silent(self, position: int) -> bool:
-        gradient = self._examination.base.gradients[position]
+        gradient = self._point.base.gradients[position]
         return gradient is None or not np.any(gradient)
 
-    def _parameters(self, report: VariableReport) -> Iterator[tuple[int, Parameter]]:
+    def _parameters(self, path: str) -> Iterator[tuple[int, Parameter]]:
         """What the step's tapes differentiate for under this path, with its position."""
         for position, parameter in enumerate(self._objective.parameters):
-            if parameter.path == report.path and parameter.loss < self._objective.steps:
+            if parameter.path == path:
                 yield position, parameter
 
     def _stops(self, parameter: Parameter) -> Iterator[tuple[Stop, TapeCall]]:
@@ -134,29 +140,29 @@ class Placing:
 
     # -- what becomes of the gradient ----------------------------------------------------------
 
-    def _with_where_applied(self, report: VariableReport) -> str:
-        variables = {id(parameter.variable) for _, parameter in self._parameters(report)}
+    def _with_where_applied(self, path: str, note: str) -> str:
+        variables = {id(parameter.variable) for _, parameter in self._parameters(path)}
         handed = [a.place for a in self._objective.applied if id(a.variable) in variables]
         if told := _places(handed):
-            return f"{report.note} Gradients are applied at {told}."
-        if told := _places(map(place_of, self._assignments(report))):
-            return f"{report.note} It is assigned at {told}."
-        return self._with_where_asked(report)
+            return f"{note} Gradients are applied at {told}."
+        if told := _places(map(place_of, self._assignments(path))):
+            return f"{note} It is assigned at {told}."
+        return self._with_where_asked(path, note)
 
-    def _assignments(self, report: VariableReport) -> Iterator[tf.Operation]:
+    def _assignments(self, path: str) -> Iterator[tf.Operation]:
         """The operations with which the step itself updates a variable."""
-        for _, parameter in self._parameters(report):
+        for _, parameter in self._parameters(path):
             call = self._objective.traced_call(parameter.loss)
             handle = None if call is None else self._objective.traced_start(parameter)
             for operation in () if call is None else call.targets[0].graph.get_operations():
                 if operation.type.startswith("Assign") and operation.inputs[0] is handle:
                     yield operation
 
-    def _with_where_asked(self, report: VariableReport) -> str:
-        losses = {parameter.loss for _, parameter in self._parameters(report)}
+    def _with_where_asked(self, path: str, note: str) -> str:
+        losses = {parameter.loss for _, parameter in self._parameters(path)}
         asked = self._objective.asked_at
         told = _places(asked[loss] for loss in sorted(losses) or range(len(asked)))
-        return f"{report.note} The tape is asked for gradients at {told}." if told else report.note
+        return f"{note} The tape is asked for gradients at {told}." if told else note
 
     # -- culprits ------------------------------------------------------------------------------
 
@@ -181,12 +187,12 @@ class Placing:
 
     @cached_property
     def _layers(self) -> dict[str, keras.Layer]:
-        return {layer.path or layer.name: layer for layer in sublayers(self._owner)}
+        return {path_of(layer): layer for layer in sublayers(self._owner)}
 
     def _made_in(self, path: str) -> Iterator[tf.Operation]:
         """The operations of a layer's own, or of what is in none, in the graph that is traced."""
         units = {path, LOSS, OUTSIDE} if path in _WHOLE_STEP else {path}
-        for loss in range(self._objective.steps):
+        for loss in range(len(self._point.losses)):
             call = self._objective.traced_call(loss)
             if call is not None and call.division is not None:
                 for operation in call.targets[0].graph.get_operations():
@@ -213,8 +219,8 @@ def _functions_of(layer: keras.Layer | None) -> list[Callable[..., Any]]:
     return [*functions, type(layer).call]
 
 
-def _as_it_is(report: VariableReport) -> str:
-    return report.note
+def _as_it_is(_path: str, note: str) -> str:
+    return note
 
 
 def _places(places: Iterable[SourceLine | None]) -> str:

@@ -49,7 +49,8 @@ class Suspects:
 
     def __init__(self, examination: Examination, batch: Batch, failed: Set[str]) -> None:
         self._examination = examination
-        self._objective = examination.objective
+        self._point = examination.point
+        self._objective = examination.point.objective
         self._batch = batch
         self._failed = failed
 
@@ -97,8 +98,8 @@ class Suspects:
 
     def _look_closer(self) -> None:
         """Look for wrong units where that was not called for before."""
-        for loss in range(self._objective.steps):
-            if math.isfinite(self._examination.base.losses[loss]):
+        for loss, value in enumerate(self._point.base.losses):
+            if math.isfinite(value):
                 self._examination.examine_locally(loss)
                 self._accuse_users(loss)
 
@@ -114,7 +115,7 @@ class Suspects:
 
     def _not_finite(self) -> Iterator[Suspect]:
         """Units that make something that is not finite of what is."""
-        objective, base = self._objective, self._examination.base
+        objective, base = self._objective, self._point.base
         for loss, apart in enumerate(objective.apart):
             at = objective.units_at(base, loss)
             if apart is None or at is None:
@@ -127,8 +128,8 @@ class Suspects:
 
         An optimizer that scales its loss expects that of gradients, and leaves such a step out.
         """
-        base = self._examination.base
-        if loss < self._objective.steps and not math.isfinite(base.losses_as_trained[loss]):
+        base = self._point.base
+        if not math.isfinite(base.losses_as_trained[loss]):
             return True
         trained = zip(self._objective.parameters, base.gradients_as_trained, strict=False)
         return base.scales[loss] == 1.0 and any(
@@ -139,7 +140,7 @@ class Suspects:
 
     def _overflowing(self) -> Iterator[Suspect]:
         """Units in which only the training precision makes something that is not finite."""
-        objective, base = self._objective, self._examination.base
+        objective, base = self._objective, self._point.base
         for loss, apart in enumerate(objective.apart):
             if apart is None or not self._overflows(loss):
                 continue
@@ -159,7 +160,7 @@ class Suspects:
             yield from self.suspects(loss, local.locally.apart, self._blocked(local, failed))
 
     def _blocked(self, local: LocalExamination, failed: Set[str]) -> Iterator[Source]:
-        apart, seed = local.locally.apart, self._examination.settings.seed
+        apart, seed = local.locally.apart, self._point.settings.seed
         known = {source.number for source in local.blocked}
         for source in apart.sources:
             leaves = apart.leaves_before(source.name)

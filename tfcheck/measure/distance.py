@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfcheck.measure.similarity import similarity
+
 
 def distance(found: npt.NDArray[Any] | None, reference: npt.NDArray[Any] | None) -> float:
     """‖found − reference‖ / (‖found‖ + ‖reference‖): the similarity score of two gradients.
@@ -32,4 +34,4 @@ def distance(found: npt.NDArray[Any] | None, reference: npt.NDArray[Any] | None)
         return 1.0
     found, reference = found.astype(np.float64), reference.astype(np.float64)
     norms = float(np.linalg.norm(found)) + float(np.linalg.norm(reference))
-    return float(np.linalg.norm(found - reference)) / norms if norms else 0.0
+    return similarity(float(np.linalg.norm(found - reference)), norms)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfcheck.measure.directions import generator
+from tfcheck.measure.similarity import similarity
 from tfcheck.measure.target import Line, Movable
 
 _MANY = 32
@@ -96,12 +97,12 @@ class Measurement:
     @property
     def score(self) -> float:
         """The similarity score ‖ĝ − g‖ / (‖ĝ‖ + ‖g‖); 0 when both gradients are zero."""
-        return _ratio(math.sqrt(self.gap_square), self._sum_of_norms)
+        return similarity(math.sqrt(self.gap_square), self._sum_of_norms)
 
     @property
     def score_bar(self) -> float:
         """The score that a right gradient might have, by the error bars."""
-        return _ratio(math.sqrt(self.bar_square), self._sum_of_norms)
+        return similarity(math.sqrt(self.bar_square), self._sum_of_norms)
 
 
 def _square(number: float) -> float:
@@ -215,11 +216,3 @@ def _from_lines(target: Movable, lines: list[Line]) -> Measurement:
         bar_square=mean_square([line.slope.error_bar for line in lines]),
         analytic_norm=target.norm,
     )
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    if math.isnan(numerator) or math.isnan(denominator):
-        return math.nan
-    if denominator == 0.0:
-        return 0.0 if numerator == 0.0 else math.inf
-    return numerator / denominator

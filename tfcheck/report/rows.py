@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Verdict
+from tfcheck.measure.similarity import similarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +136,7 @@ class LayerReport:
         gaps = (v.precision_error * (v.trained_norm + v.analytic_norm) for v in known)
         norms = math.hypot(*(v.trained_norm for v in known))
         norms += math.hypot(*(v.analytic_norm for v in known))
-        if not known:
-            return math.nan
-        return math.hypot(*gaps) / norms if norms else 0.0
+        return similarity(math.hypot(*gaps), norms) if known else math.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ _TELLING = 8
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BesideCompiled:
     """How what is trained compares with the compiled loss.
 
     Attributes:
@@ -89,7 +89,7 @@ def compare(
     parts: Sequence[str],
     here: tuple[Base, Base],
     aside: Callable[[], tuple[Base | None, Base | None]],
-) -> Comparison:
+) -> BesideCompiled:
     """Compare what is trained with the compiled loss.
 
     Args:
@@ -104,7 +104,7 @@ def compare(
     if objective.islands or compiled.islands:
         tolerance = max(tolerance, FLOAT32.same)
     fit = _fit(objective, compiled, parts, here, tolerance)
-    if isinstance(fit, Comparison):
+    if isinstance(fit, BesideCompiled):
         return fit
     step, reference = aside()
     if step is not None and reference is not None:
@@ -115,8 +115,8 @@ def compare(
             or again.ignored != fit.ignored
             or not np.allclose(again.weights, fit.weights, rtol=loose, atol=loose)
         ):
-            return Comparison()
-    return Comparison(_judged(fit, tolerance))
+            return BesideCompiled()
+    return BesideCompiled(_judged(fit, tolerance))
 
 
 def _fit(
@@ -125,22 +125,22 @@ def _fit(
     names: Sequence[str],
     bases: tuple[Base, Base],
     tolerance: float,
-) -> Comparison | _Fit:
+) -> BesideCompiled | _Fit:
     """What of the compiled loss is in what is trained; no fit where it is all, or unknown."""
     handed = handed_over(objective, bases[0])
     parts = [
         _part(compiled, bases[1], loss, name, handed.keys()) for loss, name in enumerate(names)
     ]
     if not handed or parts[0].gradients.keys() != handed.keys():
-        return Comparison()
+        return BesideCompiled()
     meant = [part for part in parts if part.is_meant]
     whole = np.sum([part.flat for part in meant], axis=0)
     found = {path: entry.total for path, entry in handed.items()}
     applied = {path: entry.applied for path, entry in handed.items() if entry.applied is not None}
     if applied.keys() == found.keys() and same(_flat(applied), whole, tolerance):
-        return Comparison(applied_as_compiled=True)
+        return BesideCompiled(applied_as_compiled=True)
     if any(same(_flat(of_tape), whole, tolerance) for of_tape in (found, *_by_tape(handed))):
-        return Comparison()
+        return BesideCompiled()
     as_found = all(entry.is_as_found(tolerance) for entry in handed.values())
     trained = applied if as_found and applied.keys() == found.keys() else found
     added = [part for part in meant if not part.is_output]
@@ -153,7 +153,7 @@ def _fit(
             # What is applied within a branch, as where steps accumulate, may be scaled there.
             hidden = any(entry.received and entry.applied is None for entry in handed.values())
             return _Fit((*outputs, *added), tuple(weights), ignored, hidden)
-    return Comparison(another=True)
+    return BesideCompiled(another=True)
 
 
 def _part(compiled: Objective, base: Base, loss: int, name: str, paths: Set[str]) -> _Part:

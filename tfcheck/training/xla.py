@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfcheck.errors import TfcheckError, TraceError, received, some
-from tfcheck.examine.examination import Examination, Finding
+from tfcheck.examine.point_facts import PointFacts
 from tfcheck.formats import FORMATS
 from tfcheck.judge.judgement import Judgement, judge_score
 from tfcheck.judge.reasons import Reason
@@ -50,33 +50,22 @@ class CompiledPath:
     wrong: Mapping[str, Judgement] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def judged(self, finding: Finding) -> Finding:
-        """A finding with what the compiled path says of its variable; no verdict gets better."""
-        path = finding.report.path
-        report = replace(finding.report, compiled_distance=self.distances.get(path))
-        wrong = self.wrong.get(path)
-        if wrong is not None and wrong.verdict.severity > report.verdict.severity:
-            report = replace(
-                report, verdict=wrong.verdict, reason=wrong.reason, note=wrong.note, worst=()
-            )
-        return replace(finding, report=report)
-
 
 def compare_compiled(
-    model: Any, examination: Examination, findings: Sequence[Finding], batch: Batch
+    model: Any, point: PointFacts, judgements: Mapping[str, Judgement], batch: Batch
 ) -> CompiledPath:
     """Where `fit` compiles the step with XLA, compare it so with the step as it is.
 
     Args:
         model: the model; its `jit_compile` is what Keras made of `"auto"`.
-        examination: the examination of the point.
-        findings: what it found.
+        point: the step at the point.
+        judgements: what is said of its variables so far, by path.
         batch: the debug batch.
 
     Returns:
         What was found; nothing where `fit` does not compile the step, or no graph stands for it.
     """
-    objective, base = examination.objective, examination.base
+    objective, base = point.objective, point.base
     compiles = objective.source in _FIT_COMPILES and getattr(model, "jit_compile", False)
     if not compiles or not base.gradients_as_trained:
         return CompiledPath()
@@ -85,28 +74,28 @@ def compare_compiled(
     except TraceError as error:
         note = f"The step compiled with XLA, as fit trains it, was not compared: {received(error)}."
         return CompiledPath(notes=(note,))
-    return _Comparison(examination, findings, batch, compiled).outcome()
+    return _BesideXla(point, judgements, batch, compiled).outcome()
 
 
-class _Comparison:
+class _BesideXla:
     """One comparison at one point, with a look a little aside where something differs."""
 
     def __init__(
         self,
-        examination: Examination,
-        findings: Sequence[Finding],
+        point: PointFacts,
+        judgements: Mapping[str, Judgement],
         batch: Batch,
         compiled: Evaluated,
     ) -> None:
-        self._examination = examination
-        self._objective, self._base = examination.objective, examination.base
+        self._point = point
+        self._objective, self._base = point.objective, point.base
         self._batch = batch
         self._plain = Evaluated(self._base.losses_as_trained, self._base.gradients_as_trained)
         self._compiled = compiled
         self._unresolved = {
-            finding.report.path
-            for finding in findings
-            if finding.report.reason == Reason.BELOW_RESOLUTION
+            path
+            for path, judgement in judgements.items()
+            if judgement.reason == Reason.BELOW_RESOLUTION
         }
         self._aside: dict[int, tuple[Base, Evaluated, Evaluated] | None] = {}
 
@@ -116,7 +105,7 @@ class _Comparison:
         at_ties: list[str] = []
         for position, parameter in enumerate(self._objective.parameters):
             path = parameter.path
-            if parameter.loss >= self._objective.steps or self._silent(position):
+            if self._silent(position):
                 continue
             apart = distance(self._compiled.gradients[position], self._plain.gradients[position])
             if not apart <= distances.get(path, -1.0):
@@ -166,15 +155,14 @@ class _Comparison:
         if math.isnan(gap) or math.isnan(allowed):
             return Judgement(Verdict.PASS)
         bar = max(FORMATS[self._objective.lowest].rounding, allowed)
-        verdict = judge_score(gap, bar, self._examination.settings.thresholds)
-        if verdict not in (Verdict.FAIL, Verdict.SUSPECT):
-            return Judgement(Verdict.PASS)
-        return Judgement(
+        verdict = judge_score(gap, bar, self._point.settings.thresholds)
+        judgement = Judgement(
             verdict,
             Reason.COMPILED,
             f"Compiled with XLA, as fit trains it, the gradient is {apart:.1e} from the one "
             f"without XLA and {off:.1e} from the one in float64; rounding explains {bar:.1e}.",
         )
+        return judgement if judgement.accuses else Judgement(Verdict.PASS)
 
     def _agrees_aside(self, position: int) -> bool:
         """Whether the difference is gone a little aside: then it belongs to a tie or a kink."""
@@ -186,7 +174,7 @@ class _Comparison:
 
     def _evaluated_aside(self, loss: int) -> tuple[Base, Evaluated, Evaluated] | None:
         try:
-            nudged = self._objective.nudged(self._base, loss, self._examination.settings.seed)
+            nudged = self._objective.nudged(self._base, loss, self._point.settings.seed)
             plain = self._objective.trained_at(self._batch, nudged)
             return nudged, plain, self._objective.compiled_at(self._batch, nudged)
         except (TfcheckError, tf.errors.OpError):
@@ -200,7 +188,7 @@ class _Comparison:
                 zip(self._compiled.losses, self._plain.losses, self._base.scales, strict=False)
             )
             if math.isfinite(there) or math.isfinite(here)
-            if not abs(there - here) <= self._examination.parity_limit(loss)
+            if not abs(there - here) <= self._point.losses[loss].parity_limit
         ]
 
 
