@@ -21,7 +21,7 @@ from tfcheck.errors import TraceError, telling_line
 from tfcheck.graph.excerpts import Excerpts, callable_part, import_tensors, weighted_total
 from tfcheck.graph.nodes import output_refs
 from tfcheck.internals import op_definition
-from tfcheck.promote.purify import purify
+from tfcheck.promote.purify import PureGraph, purify
 from tfcheck.promote.types import RANDOM
 from tfcheck.trace.recording import TapeCall
 
@@ -52,7 +52,6 @@ class AsTrained:
         names: names of its inputs.
         variables: shape and dtype of the variable behind each captured handle, by placeholder name.
         calls: the tapes' calls of the step.
-        differentiate: whether gradients are wanted beside the losses.
     """
 
     def __init__(
@@ -61,53 +60,16 @@ class AsTrained:
         names: Sequence[str],
         variables: Mapping[str, tf.TensorSpec],
         calls: Sequence[TapeCall],
-        *,
-        differentiate: bool = True,
     ) -> None:
         self._calls = calls
-        self._differentiate = differentiate
-        wanted = [
-            tensor
-            for call in calls
-            for tensor in (
-                *call.targets,
-                *call.output_gradients,
-                *(call.gradients if differentiate else ()),
-            )
-            if tensor is not None
-        ]
-        pure = purify(graph_def, variables, [tensor.name for tensor in wanted], promote=False)
+        pure = purify(graph_def, variables, _fetches(calls), promote=False)
         drawn = [ref for node in pure.graph_def.node for ref in _drawn_by(node)]
         self._drawn_within = any(
             RANDOM.match(node.op)
             for function in pure.graph_def.library.function
             for node in function.node_def
         )
-
-        def imported() -> dict[str, Any]:
-            tensors = import_tensors(
-                pure.graph_def, [*pure.tensors.values(), *pure.drawn.values(), *drawn]
-            )
-
-            def new(found: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-                return [None if t is None else tensors[pure.tensors[t.name]] for t in found]
-
-            return {
-                "losses": [
-                    weighted_total(
-                        _in_float64(new(call.targets)), _in_float64(new(call.output_gradients))
-                    )
-                    for call in calls
-                ],
-                "gradients": [
-                    tensor
-                    for call in (calls if differentiate else ())
-                    for tensor in new(call.gradients)
-                    if tensor is not None
-                ],
-            }
-
-        whole = tf.compat.v1.wrap_function(imported, [])
+        whole = tf.compat.v1.wrap_function(lambda: _imported(pure, calls, drawn), [])
         self._graph, self._outputs = whole.graph, whole.structured_outputs
         self._source = Excerpts(self._graph.as_graph_def())
         present = {node.name for node in pure.graph_def.node}
@@ -132,11 +94,10 @@ class AsTrained:
             drawn: the numbers that raw random operations drew, by the names of their tensors.
         """
         fed = self._fed(values, drawn)
-        if self._differentiate:
-            try:
-                return self._evaluated(self._function("plain", self._feeds, self._outputs)(*fed))
-            except tf.errors.OpError:
-                pass  # a tape that cannot run is a finding of its own
+        try:
+            return self._evaluated(self._function("plain", self._feeds, self._outputs)(*fed))
+        except tf.errors.OpError:
+            pass  # a tape that cannot run is a finding of its own
         losses = self._function("losses", self._feeds, self._outputs["losses"])(*fed)
         return self._evaluated({"losses": losses, "gradients": None})
 
@@ -185,7 +146,7 @@ class AsTrained:
 
     def _evaluated(self, found: Mapping[str, Any]) -> Evaluated:
         rest = iter(found["gradients"] or ())
-        known = found["gradients"] is not None and self._differentiate
+        known = found["gradients"] is not None
         return Evaluated(
             losses=tuple(float(loss) for loss in found["losses"]),
             gradients=tuple(
@@ -194,6 +155,42 @@ class AsTrained:
                 for gradient in call.gradients
             ),
         )
+
+
+def _fetches(calls: Sequence[TapeCall]) -> list[str]:
+    """The names of the tensors that are wanted."""
+    return [
+        tensor.name
+        for call in calls
+        for tensor in (*call.targets, *call.output_gradients, *call.gradients)
+        if tensor is not None
+    ]
+
+
+def _imported(
+    pure: PureGraph, calls: Sequence[TapeCall], drawn: Sequence[str]
+) -> dict[str, list[tf.Tensor]]:
+    """Import a graph into the current one: the losses, and their gradients in turn.
+
+    Args:
+        pure: the graph.
+        calls: the calls of tapes.
+        drawn: the names of random numbers that are wanted, too.
+    """
+    tensors = import_tensors(pure.graph_def, [*pure.tensors.values(), *pure.drawn.values(), *drawn])
+
+    def new(found: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+        return [None if t is None else tensors[pure.tensors[t.name]] for t in found]
+
+    return {
+        "losses": [
+            weighted_total(_in_float64(new(call.targets)), _in_float64(new(call.output_gradients)))
+            for call in calls
+        ],
+        "gradients": [
+            tensor for call in calls for tensor in new(call.gradients) if tensor is not None
+        ],
+    }
 
 
 def _drawn_by(node: Any) -> list[str]:

@@ -20,9 +20,9 @@ def require_finite(objective: Objective, base: Base, batch: Batch) -> None:
         base: the point, on the batch.
         batch: the batch.
     """
-    spoilt = [loss for loss in base.losses[: objective.steps] if not math.isfinite(loss)]
+    spoilt = [loss for loss in base.losses if not math.isfinite(loss)]
     if not (spoilt and batch.not_finite):
         return
     without = objective.at(batch.filled())
-    if all(map(math.isfinite, without.losses[: objective.steps])):
-        raise not_finite(spoilt[0], batch, objective.source)
+    if all(map(math.isfinite, without.losses)):
+        raise not_finite(spoilt[0], batch, objective.facts.source)

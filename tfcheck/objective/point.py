@@ -31,6 +31,9 @@ class Parameter:
             assigned to it within the step. Empty where the step never reads it.
         number: its position among those of its loss.
         moves_alike: whether it moves alike for all losses, which are then known by one run.
+        held_by: the names of the tensors that hold its value in the float64 graph; empty where
+            there is none.
+        total: the tensor of the tape's gradient there; None where the tape gives None.
     """
 
     variable: Any
@@ -39,6 +42,8 @@ class Parameter:
     inputs: tuple[int, ...]
     number: int = 0
     moves_alike: bool = False
+    held_by: tuple[str, ...] = ()
+    total: str | None = None
 
     @property
     def stream(self) -> str:
