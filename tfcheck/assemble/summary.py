@@ -22,14 +22,14 @@ def summary_of(
     """
     objective, base = point.objective, point.base
     return ObjectiveSummary(
-        source=objective.source,
+        source=objective.facts.source,
         phase=phase,
         losses=_unscaled(base.losses, base),
         parity=max(map(_apart, base.losses, base.losses_as_trained)),
-        precision=objective.precision,
-        islands=objective.islands,
-        random_ops=objective.random_ops,
-        trained_precision=objective.lowest,
+        precision=objective.facts.precision,
+        islands=objective.facts.islands,
+        random_ops=objective.facts.random_ops,
+        trained_precision=objective.facts.lowest,
         trained_losses=_unscaled(base.losses_as_trained, base),
         compiled_losses=_unscaled(compiled, base),
         eager_losses=_unscaled(eager, base),

@@ -23,11 +23,11 @@ def untouched_notes(model: keras.Model, objective: Objective) -> tuple[str, ...]
     """Say which trainable variables no tape differentiates, and which are no weights at all."""
     seen = differentiated(objective)
     paths = unique_paths([*seen, *model.trainable_variables])
-    told = {id(variable) for variable in (*seen, *objective.left_out)}
+    told = {id(variable) for variable in (*seen, *objective.facts.left_out)}
     unseen = [variable for variable in model.trainable_variables if id(variable) not in told]
     missed = [paths[id(variable)] for variable in unseen if not is_overwritten(variable)]
     overwritten = [paths[id(variable)] for variable in unseen if is_overwritten(variable)]
-    foreign = [found.name for found in objective.untracked if not found.layer]
+    foreign = [found.name for found in objective.facts.untracked if not found.layer]
     notes = []
     if missed:
         notes.append(f"No tape differentiates {len(missed)} trainable variable(s): {some(missed)}.")

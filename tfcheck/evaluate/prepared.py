@@ -10,6 +10,7 @@ from tfcheck.errors import ModelError, NoTapeError, TfcheckError, TraceError
 from tfcheck.evaluate.around import Around
 from tfcheck.objective.eager_objective import EagerObjective
 from tfcheck.objective.finite import require_finite
+from tfcheck.objective.graph_objective import GraphObjective
 from tfcheck.objective.objective import Objective
 from tfcheck.objective.point import Base
 from tfcheck.trace.baked import Baked
@@ -45,8 +46,10 @@ class Prepared:
         """
         self._stepped = stepped
         # What a step makes when it first runs, training has made since.
-        self._around = {key: a for key, a in self._around.items() if not a.objective.made}
-        self._compiled = {key: (o, of) for key, (o, of) in self._compiled.items() if not o.made}
+        self._around = {key: a for key, a in self._around.items() if not a.objective.facts.made}
+        self._compiled = {
+            key: (o, of) for key, (o, of) in self._compiled.items() if not o.facts.made
+        }
 
     def _key(self, batch: Batch) -> Any:
         return (
@@ -68,7 +71,7 @@ class Prepared:
         if key not in self._around:
             try:
                 traced = trace(self._step, batch)
-                self._around[key] = Around(Objective(traced), once=self._once)
+                self._around[key] = Around(GraphObjective(traced), once=self._once)
                 scaling = traced.recording.scaling
                 self._baked[key] = Baked(self._model, scaling, final=self._stepped)
             except ModelError:
@@ -114,7 +117,7 @@ class Prepared:
         """
         around = self.around(batch)
         objective = around.objective
-        if objective.calls_python:
+        if objective.facts.calls_python:
             undo.enter_context(unchanged(self._model, self._step.run))
         try:
             base = objective.at(batch)
@@ -139,7 +142,7 @@ class Prepared:
             objective = (
                 EagerObjective(step, batch, None)
                 if self._step.eager
-                else Objective(trace(step, batch))
+                else GraphObjective(trace(step, batch))
             )
             self._compiled[key] = objective, compiled.parts
         return self._compiled[key]

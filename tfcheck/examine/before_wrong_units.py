@@ -53,9 +53,9 @@ class BeforeWrongUnits:
             target = self._confirmed(subject, right)
             if target is None:
                 return None
-        wrong = self._local[parameter.loss].wrong_behind(objective.held_by(parameter))
+        wrong = self._local[parameter.loss].wrong_behind(parameter.held_by)
         judgement = coming_through(judgement, wrong)
-        judgement = held_fixed(judgement, draws=objective.draws[parameter.loss])
+        judgement = held_fixed(judgement, draws=objective.facts.draws[parameter.loss])
         return Seen(judgement, measurement, target)
 
     def _confirmed(self, subject: Subject, right: Corrected) -> Target | None:
@@ -83,8 +83,8 @@ class BeforeWrongUnits:
             totals = {
                 subject.position: total
                 for subject in self._point.of_loss(loss)
-                if local.wrong_behind(objective.held_by(subject.parameter))
-                if (total := objective.total_of(subject.position)) is not None
+                if local.wrong_behind(subject.parameter.held_by)
+                if (total := objective.parameters[subject.position].total) is not None
             }
             found = Correction(local).gradients(list(totals.values()))
             self._right[loss] = {} if found is None else dict(zip(totals, found, strict=True))

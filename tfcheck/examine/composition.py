@@ -63,7 +63,7 @@ def contradicts(
         parameter, gradient = subject.parameter, subject.gradient
         if gradient is None or not parameter.inputs:
             continue
-        if local.wrong_behind(point.objective.held_by(parameter)):
+        if local.wrong_behind(parameter.held_by):
             if subject.position not in right:
                 return False
             gradient = right[subject.position].gradient
@@ -90,7 +90,7 @@ def _disagrees(point: PointFacts, loss: LossFacts, members: Mapping[Parameter, M
         resolution=point.settings.thresholds.concerning / 10,
         loudest=loudest,
         arithmetic=loss.arithmetic_here,
-        start=point.objective.first_step,
+        start=point.objective.facts.first_step,
         around=point.around,
         base=point.base,
         members=members,
@@ -177,7 +177,7 @@ class _Everything(Movable):
                     move,
                     self.around.objective.value(self.base, parameter),
                     smallest_step,
-                    self.around.objective.bits,
+                    self.around.objective.facts.bits,
                 )
             )
         slope = math.fsum(

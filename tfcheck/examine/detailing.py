@@ -94,7 +94,7 @@ class Detailing:
         scale = self._point.base.scales[subject.parameter.loss]
         if target.known is not None:
             return _of_known(target, target.known, scale)
-        search = not self._point.objective.costly
+        search = not self._point.objective.facts.costly
         shown = _WORST_SHOWN if search else _FEW_SHOWN
         coordinates = [
             _measured(target, index, scale, search=search)

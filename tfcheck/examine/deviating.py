@@ -58,7 +58,7 @@ class Deviating:
             return rounded
         if certain and self._effort.settles_for_less:
             return first
-        costly, settings = self._point.objective.costly, self._point.settings
+        costly, settings = self._point.objective.facts.costly, self._point.settings
         loss = self._point.loss_of(subject)
         return look_again(
             first,

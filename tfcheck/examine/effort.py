@@ -21,8 +21,8 @@ class Effort:
 
     def __init__(self, objective: Objective, *, verdicts_only: bool) -> None:
         self._verdicts_only = verdicts_only
-        self._costly = objective.costly
-        self._many = len(objective.parameters) > _MANY or objective.costly
+        self._costly = objective.facts.costly
+        self._many = len(objective.parameters) > _MANY or objective.facts.costly
         self._most = _MOST_OF_MANY if self._many else _MOST_LOOKED_INTO
         self._looked_into = 0
         self._looks = 0

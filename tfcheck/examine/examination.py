@@ -62,7 +62,7 @@ class Examination:
         self._evaluated_before = around.objective.evaluations
         self._progress = progress
         self.point = PointFacts(around, base, settings)
-        self.notes = list(around.objective.notes)
+        self.notes = list(around.objective.facts.notes)
         self.uncomposed = False
         self._in_time = InTime()
         effort = Effort(around.objective, verdicts_only=verdicts_only)

@@ -70,7 +70,7 @@ class FromUnits:
         objective, local = self._point.objective, self.local.get(parameter.loss)
         if local is None:
             return None
-        leaves = objective.held_by(parameter)
+        leaves = parameter.held_by
         sources = local.sources_of(leaves)
         if not sources and gradient is None and not objective.holds_back(parameter.loss):
             return Seen(UNUSED)
@@ -104,7 +104,7 @@ class FromUnits:
             self._in_time(partial(local.accuse_users, sources), None)
         judgement = on_kinks(look.judgement, local.kinks_behind(leaves))
         judgement = but_latent(judgement, local.latent_behind(leaves))
-        draws = self._point.objective.draws[subject.parameter.loss]
+        draws = self._point.objective.facts.draws[subject.parameter.loss]
         judgement = held_fixed(judgement, draws=draws)
         return Seen(judgement, look.measurement, target, look.slopes)
 

@@ -79,7 +79,7 @@ class LossFacts:
         self._base = base
         self._settings = settings
         self._subjects = [subject for subject in subjects if subject.parameter.inputs]
-        self._tape_rounding = TAPE_ULPS * FORMATS[self._objective.precision].unit
+        self._tape_rounding = TAPE_ULPS * FORMATS[self._objective.facts.precision].unit
 
     # -- how large it is -------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class LossFacts:
 
     @property
     def _is_exact(self) -> bool:
-        return self._objective.precision == "float64" and not self._objective.islands
+        return self._objective.facts.precision == "float64" and not self._objective.facts.islands
 
     @cached_property
     def noise(self) -> float:
@@ -164,7 +164,7 @@ class LossFacts:
         size = self.natural_size
         if self.number in self._base.coarse:
             return TAPE_ULPS * FLOAT32.unit * self.loudest
-        if self._objective.precision != "float64":
+        if self._objective.facts.precision != "float64":
             size += self.loudest
         return self._tape_rounding * size
 
@@ -195,7 +195,7 @@ class LossFacts:
         A loss that training has made small is a difference of larger numbers, and as uncertain as
         these are; so it counts as it would far from here.
         """
-        lowest = FORMATS[self._objective.lowest]
+        lowest = FORMATS[self._objective.facts.lowest]
         from_variables = _PARITY_SENSITIVITY * lowest.unit * self.loudest
         from_numbers = _ROUNDINGS * lowest.unit * self.numbers
         return max(lowest.parity * self.natural_size + from_variables, from_numbers)
@@ -207,7 +207,7 @@ class LossFacts:
         if not (math.isfinite(value) and math.isfinite(trained)):
             return None
         # What is within rounding of the loss itself is, however large the numbers it comes from.
-        nearby = abs(value - trained) <= FORMATS[self._objective.lowest].parity * abs(value)
+        nearby = abs(value - trained) <= FORMATS[self._objective.facts.lowest].parity * abs(value)
         if nearby or abs(value - trained) <= self.parity_limit:
             return None
         return ParityError(
@@ -267,9 +267,9 @@ class LossFacts:
             resolution=self._settings.thresholds.okay / 30,
             loudest=loudest,
             arithmetic=self.arithmetic(known=heard and loudest > 0),
-            bits=objective.bits,
-            start=objective.first_step,
-            moves=_FEW_MOVES if objective.costly else MOST_MOVES,
+            bits=objective.facts.bits,
+            start=objective.facts.first_step,
+            moves=_FEW_MOVES if objective.facts.costly else MOST_MOVES,
             unit=scale,
         )
 
@@ -280,7 +280,7 @@ class LossFacts:
             measurement: what was measured.
             scale: size of a natural change of the variable.
         """
-        coarse = min(_COARSENESS * FORMATS[self._objective.precision].unit, _COARSEST)
+        coarse = min(_COARSENESS * FORMATS[self._objective.facts.precision].unit, _COARSEST)
         return judge_measurement(
             measurement, self._settings.thresholds, self.loudest, scale, coarse
         )

@@ -19,9 +19,9 @@ def notes_on_losses(point: PointFacts, obstacles: Iterable[Judgement | None]) ->
     """
     objective = point.objective
     yield from dict.fromkeys(o.note for o in obstacles if o is not None and o.note)
-    if any(objective.draws):
+    if any(objective.facts.draws):
         yield (
-            f"The loss draws random numbers with {some(objective.random_ops)}. They were "
+            f"The loss draws random numbers with {some(objective.facts.random_ops)}. They were "
             "drawn once and held fixed; draw them from a keras.random.SeedGenerator to train "
             "reproducibly."
         )
@@ -31,8 +31,8 @@ def notes_on_losses(point: PointFacts, obstacles: Iterable[Judgement | None]) ->
             "An operation of the backward pass has no float64 form: the tape's gradients are "
             "those of the training precision."
         )
-    if objective.islands:
+    if objective.facts.islands:
         yield (
-            f"{len(objective.islands)} operation(s) have no float64 form and were "
-            f"measured in their own precision: {some(objective.islands)}."
+            f"{len(objective.facts.islands)} operation(s) have no float64 form and were "
+            f"measured in their own precision: {some(objective.facts.islands)}."
         )

@@ -40,19 +40,19 @@ def obstacle_of(point: PointFacts, loss: LossFacts) -> Judgement | None:
         return Judgement(Verdict.FAIL, Reason.NON_FINITE, f"The loss is {loss.value}.")
     if not math.isfinite(trained := base.losses_as_trained[loss.number]):
         note = (
-            f"The loss is {trained} in {objective.lowest}, in which it trains, though it "
+            f"The loss is {trained} in {objective.facts.lowest}, in which it trains, though it "
             f"is {loss.value / base.scales[loss.number]:.3g} in float64."
         )
         return Judgement(Verdict.FAIL, Reason.NON_FINITE, note)
-    if objective.may_differ and _differs(point, loss.number):
-        what = some(objective.random_ops) or "an operation outside TensorFlow's seeds"
+    if objective.facts.may_differ and _differs(point, loss.number):
+        what = some(objective.facts.random_ops) or "an operation outside TensorFlow's seeds"
         return Judgement(
             Verdict.INCONCLUSIVE,
             Reason.STOCHASTIC,
             f"The loss differs between two evaluations at one point: {what} draws new numbers "
             "each time. Draw them from a keras.random.SeedGenerator.",
         )
-    if sampling := objective.samples[loss.number]:
+    if sampling := objective.facts.samples[loss.number]:
         return Judgement(
             Verdict.INCONCLUSIVE,
             Reason.STOCHASTIC,
@@ -121,8 +121,8 @@ def _spoilt_in_training(point: PointFacts, subject: Subject) -> Judgement | None
     if not (spoilt := _not_finite(gradient)):
         return None
     note = (
-        f"{spoilt} entries of the gradient are not finite in {point.objective.lowest}, in which "
-        "it trains, though they are in float64."
+        f"{spoilt} entries of the gradient are not finite in {point.objective.facts.lowest}, in "
+        "which it trains, though they are in float64."
     )
     return Judgement(Verdict.FAIL, Reason.NON_FINITE, note)
 

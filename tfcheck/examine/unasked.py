@@ -41,10 +41,10 @@ def untrained(objective: Objective) -> list[Finding]:
         "stays as it is. Where that is meant, set trainable = False."
     )
     judgement = Judgement(Verdict.SUSPECT, Reason.UNTRAINED, note)
-    paths = unique_paths([*differentiated(objective), *objective.left_out])
+    paths = unique_paths([*differentiated(objective), *objective.facts.left_out])
     return [
         _unmeasured(paths[id(variable)], tuple(variable.shape), judgement)
-        for variable in objective.left_out
+        for variable in objective.facts.left_out
     ]
 
 
@@ -62,7 +62,7 @@ def untracked(objective: Objective) -> list[Finding]:
                 "trains nor saves it.",
             ),
         )
-        for found in objective.untracked
+        for found in objective.facts.untracked
         if found.layer
     ]
 

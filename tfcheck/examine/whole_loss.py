@@ -53,9 +53,9 @@ class WholeLoss:
         seen = look(subject, target, advance)
         judgement, local = seen.judgement, self._local.get(parameter.loss)
         if local is not None:
-            wrong = local.wrong_behind(objective.held_by(parameter))
+            wrong = local.wrong_behind(parameter.held_by)
             judgement = coming_through(judgement, wrong)
-        judgement = held_fixed(judgement, draws=objective.draws[parameter.loss])
+        judgement = held_fixed(judgement, draws=objective.facts.draws[parameter.loss])
         return replace(seen, judgement=judgement)
 
     def _beside(self, subject: Subject, target: Target, advance: Callable[[int], None]) -> Seen:

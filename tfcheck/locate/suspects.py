@@ -19,6 +19,7 @@ from tfcheck.deadline import TimeIsUpError
 from tfcheck.examine.examination import Examination
 from tfcheck.examine.local_examination import LocalExamination
 from tfcheck.measure.dependence import depends
+from tfcheck.objective.graph_objective import GraphObjective
 from tfcheck.objective.point import Parameter
 from tfcheck.trace.batch import Batch
 from tfcheck.units.apart import Apart
@@ -75,7 +76,7 @@ class Suspects:
         return frozenset(
             parameter.path
             for parameter in self._parameters(loss)
-            if not leaves.isdisjoint(self._objective.held_by(parameter))
+            if not leaves.isdisjoint(parameter.held_by)
         )
 
     def suspects(self, loss: int, apart: Apart, sources: Iterable[Source]) -> Iterator[Suspect]:
@@ -109,7 +110,7 @@ class Suspects:
         if local is None:
             return
         for parameter in self._parameters(loss):
-            leaves = self._objective.held_by(parameter)
+            leaves = parameter.held_by
             if parameter.path in self._failed and not local.wrong_behind(leaves):
                 local.accuse_users(local.sources_of(leaves))
 
@@ -141,6 +142,8 @@ class Suspects:
     def _overflowing(self) -> Iterator[Suspect]:
         """Units in which only the training precision makes something that is not finite."""
         objective, base = self._objective, self._point.base
+        if not isinstance(objective, GraphObjective):
+            return
         for loss, apart in enumerate(objective.apart):
             if apart is None or not self._overflows(loss):
                 continue
@@ -155,7 +158,7 @@ class Suspects:
                 name
                 for parameter in self._parameters(loss)
                 if parameter.path in self._failed
-                for name in self._objective.held_by(parameter)
+                for name in parameter.held_by
             }
             yield from self.suspects(loss, local.locally.apart, self._blocked(local, failed))
 
@@ -178,9 +181,9 @@ class Suspects:
 
     def _assigning(self) -> Iterator[Suspect]:
         """Layers that assign to a variable what is computed from another, which no tape follows."""
-        for operation in self._objective.assignments:
-            before = self._objective.behind(operation)
-            path = self._objective.made_in(operation)
+        for operation in self._objective.traced.assignments:
+            before = self._objective.traced.behind(operation)
+            path = self._objective.traced.made_in(operation)
             if path and not before.isdisjoint(self._failed):
                 yield Suspect(path, before)
 

@@ -27,9 +27,8 @@ from tfcheck.objective.parameters import parameters_of_run
 from tfcheck.objective.point import Base, elsewhere, spread
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.choices import Choices
-from tfcheck.trace.layers import EagerCall, noting_layers
-from tfcheck.trace.left_out import LeftOut
 from tfcheck.trace.layers import EagerCall
+from tfcheck.trace.left_out import LeftOut
 from tfcheck.trace.recording import Recording, TapeCall
 from tfcheck.trace.steps import Step
 from tfcheck.trace.untracked import untracked_in

@@ -16,8 +16,8 @@ from tfcheck.objective.parameters import variables_of
 from tfcheck.objective.point import BATCH
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.layers import EagerCall, noting_layers
-from tfcheck.trace.recording import Recording, TapeCall
 from tfcheck.trace.listening import listening
+from tfcheck.trace.recording import Recording, TapeCall
 from tfcheck.trace.refusals import explain
 from tfcheck.trace.silence import dropout_held
 from tfcheck.trace.steps import Step

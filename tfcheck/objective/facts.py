@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfcheck.trace.choices import Choices
 from tfcheck.trace.recording import Applied
-from tfcheck.trace.source_lines import Place
+from tfcheck.trace.source_lines import SourceLine
 from tfcheck.trace.untracked import Untracked
 
 
@@ -63,7 +63,7 @@ class StepFacts:
     draws: tuple[bool, ...] = ()
     samples: tuple[str, ...] = ()
     constants: Sequence[tuple[tf.Tensor, ...]] = ()
-    asked_at: tuple[Place | None, ...] = ()
+    asked_at: tuple[SourceLine | None, ...] = ()
     applied: Sequence[Applied] = ()
     received: frozenset[int] = frozenset()
     updates: bool = False

@@ -69,7 +69,7 @@ class Comparisons:
         """
         if self._step.source != "train_step":
             return ()
-        choices = self._point.objective.choices
+        choices = self._point.objective.facts.choices
         notes = choices.notes
         if beside.another and choices.ignores_compiled:
             notes += (choices.note_on_compiled(self._step.owner),)

@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 
 from tfcheck.examine.point_facts import PointFacts
-from tfcheck.objective.eager_objective import EagerObjective, listen_eagerly, value_of
+from tfcheck.objective.eager_objective import EagerObjective
+from tfcheck.objective.eager_step import listen_eagerly, value_of
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.steps import Step
 
@@ -42,7 +43,7 @@ class EagerLosses:
             return ()
         point.objective.deadline.require_time()
         self._is_known = True
-        if point.objective.random_ops:
+        if point.objective.facts.random_ops:
             return ()
         found = _losses(self._step, batch)
         if len(found) != len(point.losses):

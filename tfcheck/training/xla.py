@@ -24,6 +24,7 @@ from tfcheck.judge.verdict import Verdict
 from tfcheck.measure.directions import scale_of
 from tfcheck.measure.distance import distance
 from tfcheck.objective.as_trained import Evaluated
+from tfcheck.objective.graph_objective import GraphObjective
 from tfcheck.objective.point import Base
 from tfcheck.trace.batch import Batch
 
@@ -66,15 +67,15 @@ def compare_compiled(
         What was found; nothing where `fit` does not compile the step, or no graph stands for it.
     """
     objective, base = point.objective, point.base
-    compiles = objective.source in _FIT_COMPILES and getattr(model, "jit_compile", False)
-    if not compiles or not base.gradients_as_trained:
+    compiles = objective.facts.source in _FIT_COMPILES and getattr(model, "jit_compile", False)
+    if not (compiles and isinstance(objective, GraphObjective)):
         return CompiledPath()
     try:
         compiled = objective.compiled_at(batch, base)
     except TraceError as error:
         note = f"The step compiled with XLA, as fit trains it, was not compared: {received(error)}."
         return CompiledPath(notes=(note,))
-    return _BesideXla(point, judgements, batch, compiled).outcome()
+    return _BesideXla(objective, point, judgements, batch, compiled).outcome()
 
 
 class _BesideXla:
@@ -82,13 +83,14 @@ class _BesideXla:
 
     def __init__(
         self,
+        objective: GraphObjective,
         point: PointFacts,
         judgements: Mapping[str, Judgement],
         batch: Batch,
         compiled: Evaluated,
     ) -> None:
         self._point = point
-        self._objective, self._base = point.objective, point.base
+        self._objective, self._base = objective, point.base
         self._batch = batch
         self._plain = Evaluated(self._base.losses_as_trained, self._base.gradients_as_trained)
         self._compiled = compiled
@@ -134,7 +136,7 @@ class _BesideXla:
             for other, beside in enumerate(self._objective.parameters)
             if beside.loss == parameter.loss
         )
-        return self._loudness(position) <= FORMATS[self._objective.lowest].rounding * loudest
+        return self._loudness(position) <= FORMATS[self._objective.facts.lowest].rounding * loudest
 
     def _loudness(self, position: int) -> float:
         """How much a natural change of a parameter changes the loss, as XLA computes it."""
@@ -154,7 +156,7 @@ class _BesideXla:
         gap = min(apart, off)
         if math.isnan(gap) or math.isnan(allowed):
             return Judgement(Verdict.PASS)
-        bar = max(FORMATS[self._objective.lowest].rounding, allowed)
+        bar = max(FORMATS[self._objective.facts.lowest].rounding, allowed)
         verdict = judge_score(gap, bar, self._point.settings.thresholds)
         judgement = Judgement(
             verdict,
