@@ -10,13 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfcheck import Verdict, check_gradients
 from tfcheck.measure.dependence import depends
 from tfcheck.measure.entries import Entries, Indices, one_by_one
 from tfcheck.measure.measurement import Measurement, measure_directions
@@ -369,30 +367,3 @@ def test_the_score_is_between_zero_and_one(numerical: float, analytic: float) ->
     measurement = Measurement((), gap**2, numerical**2, analytic**2, 0.0, analytic)
     assert measurement.score == pytest.approx(gap / (numerical + analytic))
     assert 0 <= measurement.score <= 1
-
-
-# -- every layer by itself -------------------------------------------------------------------
-
-
-def deep(layers: int) -> keras.Model:
-    """A model of many small layers of very different loudness."""
-    keras.utils.set_random_seed(1)
-    stack = [
-        keras.layers.Dense(4, activation="tanh", use_bias=False, name=f"dense{i}")
-        for i in range(layers)
-    ]
-    model = keras.Sequential([keras.Input((4,)), *stack], name="deep")
-    model.compile("sgd", "mse")
-    return model
-
-
-def test_a_check_costs_the_same_at_any_depth() -> None:
-    """Layers are measured all at once, so that many of them cost no more evaluations than few."""
-    x, y = RNG.normal(size=(4, 4)), RNG.normal(size=(4, 4))
-    few = check_gradients(deep(3), x, y)
-    many = check_gradients(deep(60), x, y)
-    assert few.verdict is many.verdict is Verdict.PASS, str(many)
-    assert many.evaluations <= few.evaluations + 5
-    assert all(variable.score < 1e-7 for variable in many.variables)
-    by_norm = sorted(variable.analytic_norm for variable in many.variables)
-    assert by_norm[-1] > 10 * by_norm[0]

@@ -18,7 +18,7 @@ from tfcheck.internals import copy_mask, live_variable, recorded_losses, sublaye
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.listening import EagerCall, Recording, cut, differentiated, is_float
 from tfcheck.trace.own_calls import OwnCalls
-from tfcheck.variables import is_overwritten
+from tfcheck.variables import is_overwritten, path_of
 
 LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
 
@@ -177,7 +177,7 @@ def layer_step(
                 "A layer must have a float output, and a float input or a trainable variable. "
                 f"Received: {type(layer).__name__!r} without. Check a layer that is differentiated."
             )
-        path = layer.path or layer.name
+        path = path_of(layer)
         names = [
             f"{path}/input" if len(inputs) == 1 else f"{path}/input_{position}"
             for position in range(len(inputs))

@@ -21,8 +21,6 @@ from tfcheck.measure.directions import Array
 from tfcheck.objective.objective import Objective
 from tfcheck.objective.point import Base, as_floats
 
-"""How far gradients that count as the same may be apart, by the precision of the objective."""
-
 
 @dataclass(frozen=True)
 class Handed:
@@ -77,7 +75,7 @@ def handed_over(objective: Objective, base: Base) -> dict[str, Handed]:
     """
     tapes: dict[str, list[Array]] = {}
     for parameter, gradient in zip(objective.parameters, base.gradients, strict=True):
-        if parameter.loss < objective.steps and gradient is not None and not parameter.within:
+        if gradient is not None and not parameter.within:
             scale = base.scales[parameter.loss]
             unscaled = gradient if scale == 1.0 else gradient / scale
             tapes.setdefault(parameter.path, []).append(unscaled)
@@ -113,7 +111,7 @@ def _assigned_at(objective: Objective, base: Base) -> dict[str, list[Array]]:
             for position in parameter.inputs[1:]
         ]
         for parameter in objective.parameters
-        if parameter.loss < objective.steps and len(parameter.inputs) > 1
+        if len(parameter.inputs) > 1
     }
 
 
@@ -275,7 +273,7 @@ def _constantly(
         undone = (
             same_number(factor * weight, 1.0)
             for parameter in objective.parameters
-            if parameter.path == path and parameter.loss < objective.steps
+            if parameter.path == path
             for weight in base.factors_of(parameter)
         )
         if any(undone):
