@@ -36,6 +36,7 @@ from tfcheck.report.rows import ObjectiveSummary
 from tfcheck.reproduce.case import Case
 from tfcheck.reproduce.known_cases import KnownCases
 from tfcheck.settings import Settings
+from tfcheck.stages import Stages
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.layers import EagerCall
 from tfcheck.trace.preconditions import require_checkable
@@ -137,24 +138,23 @@ class Checker:
         self._prepared.begin(stepped=self._first_step is not None and step != self._first_step)
         # Looked up once: what is free later on is less by what the check itself has taken.
         self._measuring = replace(self.settings, memory_limit=bytes_of(self.settings.memory_limit))
+        occasion = _Occasion(batch, step, checkpoint, progress)
         with ExitStack() as undo:
-            return self._check(_Occasion(batch, step, checkpoint, progress), undo)
+            try:
+                examination = self._examination(batch, progress, undo)
+            except NoTapeError as error:
+                return self._without_tape(error, occasion)
+            return self._check(examination, occasion)
 
-    def _check(self, occasion: _Occasion, undo: ExitStack) -> GradientReport:
-        """The steps of a check, one after the other."""
-        batch, progress = occasion.batch, occasion.progress
-        progress("tracing", 0, 0)
-        try:
-            examination = self._examination(batch, progress, undo)
-        except NoTapeError as error:
-            return self._without_tape(error, occasion)
-        point, objective = examination.point, examination.point.objective
+    def _check(self, examination: Examination, occasion: _Occasion) -> GradientReport:
+        """The steps of a check, one after the other, from the point where the model stands."""
+        point, objective, batch = examination.point, examination.point.objective, occasion.batch
         unasked = [*untrained(objective), *untracked(objective)]
         others = [finding.path for finding in unasked]
         declared = declared_by(objective, self.settings.expected_mismatch, self.model, others)
         measured = examination.examine()
         comparisons = Comparisons(self._step, self._prepared, point, batch)
-        after = AfterExamining(self._step, examination, batch, comparisons, progress)
+        after = AfterExamining(self._step, examination, batch, comparisons, occasion.progress)
         trained = after.trained_gradients(measured)
         culprits = Culprits()
         if not self._verdicts_only:
@@ -169,6 +169,7 @@ class Checker:
         compiled = after.under_xla(judgements)
         eager = after.eager_losses(self._eager_losses)
         evidence = after.evidence(culprits.paths, lambda paths: self._collected(paths, occasion))
+        said = (*chosen, *compiled.notes, *notes_on_eager(eager, point))
         return self._report(
             occasion,
             findings,
@@ -176,18 +177,8 @@ class Checker:
             broken=after.stages.broken,
             culprits=culprits.paths,
             culprit_places=places,
-            objective=summary_of(
-                point, phase=self.settings.phase, compiled=compiled.losses, eager=eager
-            ),
-            notes=(
-                *examination.notes,
-                *untouched_notes(self.model, objective),
-                *chosen,
-                *compiled.notes,
-                *notes_on_eager(eager, point),
-                *after.stages.notes,
-                *self._notes_on_time(examination, measured, after.stages.cut_short),
-            ),
+            objective=summary_of(point, self.settings.phase, compiled.losses, eager),
+            notes=self._notes(examination, measured, said, after.stages),
             evaluations=examination.evaluations,
             evidence=evidence,
         )
@@ -227,6 +218,7 @@ class Checker:
 
     def _examination(self, batch: Batch, progress: Progress, undo: ExitStack) -> Examination:
         """The step where the model stands: in a graph, unless that computes another loss."""
+        progress("tracing", 0, 0)
         examination = self._examined(*self._prepared.at(batch, undo), progress)
         parity = examination.point.parity
         if parity is None:
@@ -243,14 +235,31 @@ class Checker:
             around, base, self._measuring, progress, verdicts_only=self._verdicts_only
         )
 
-    def _notes_on_time(
-        self, examination: Examination, measured: Sequence[Finding], cut_short: Sequence[str]
+    def _notes(
+        self,
+        examination: Examination,
+        measured: Sequence[Finding],
+        said: Sequence[str],
+        stages: Stages,
     ) -> tuple[str, ...]:
-        """Say what was not reached in time."""
+        """All notes of a check.
+
+        Args:
+            examination: the examination.
+            measured: what it found.
+            said: what there is to say of how the step trains.
+            stages: the stages after it.
+        """
         unreached = sum(finding.judgement == NOT_REACHED for finding in measured)
         began = ["the measurement"] if examination.cut_short else []
         began += ["the comparison with the whole loss"] if examination.uncomposed else []
-        return self._deadline.notes(unreached, len(measured), [*began, *cut_short])
+        return (
+            *examination.notes,
+            *untouched_notes(self.model, examination.point.objective),
+            *said,
+            *stages.notes,
+            *self._deadline.notes(unreached, len(measured), [*began, *stages.cut_short]),
+        )
 
     def _collected(self, culprits: Sequence[str], occasion: _Occasion) -> tuple[Case, ...]:
         """What tests of culprits are made of; nothing where only verdicts count."""

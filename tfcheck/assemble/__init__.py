@@ -1,6 +1,7 @@
 """Findings into one report: the only place where they are put together.
 
-In: findings, culprits, what training does, and notes. Out: a `GradientReport`.
+In: findings, and what the later stages add to them, by variable (`Additions`). Out: a
+`GradientReport`.
 
-May import: `examine`, `gradient_report` and lower.
+May import: `examine`, `training`, `gradient_report` and lower.
 """

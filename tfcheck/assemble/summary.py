@@ -10,7 +10,7 @@ from tfcheck.report.rows import ObjectiveSummary
 
 
 def summary_of(
-    point: PointFacts, *, phase: str, compiled: Sequence[float], eager: Sequence[float]
+    point: PointFacts, phase: str, compiled: Sequence[float], eager: Sequence[float]
 ) -> ObjectiveSummary:
     """What the report says of a step.
 

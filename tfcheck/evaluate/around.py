@@ -23,6 +23,7 @@ from tfcheck.objective.objective import Objective
 from tfcheck.objective.point import Base, Parameter, as_floats
 from tfcheck.units.moves import Moves
 from tfcheck.units.sources import is_large
+from tfcheck.variables import entries_of
 
 MANY = 32
 """With more variables than this, even one check gains by a graph for lines."""
@@ -125,7 +126,7 @@ class Around:
         part = self.objective.part_of(parameter.loss)
         if part is None or parameter not in self._members(part):
             return None
-        if self._once and _entries(parameter) <= _FEW:
+        if self._once and entries_of(parameter.variable) <= _FEW:
             return None
         if parameter not in self._perturbed:
             self._perturbed[parameter] = perturbed_entries(part, self._names(part, parameter))
@@ -161,7 +162,7 @@ class Around:
         """Whether building a graph for lines pays."""
         if loss not in self._pays:
             members = [p for p in self.objective.parameters if p.loss == loss]
-            large = len(members) > MANY or sum(map(_entries, members)) > _LARGE
+            large = len(members) > MANY or sum(entries_of(p.variable) for p in members) > _LARGE
             self._pays[loss] = large or not self._once
         return self._pays[loss]
 
@@ -197,7 +198,3 @@ class Around:
             return np.array(found)
 
         return at
-
-
-def _entries(parameter: Parameter) -> int:
-    return math.prod(parameter.variable.shape)

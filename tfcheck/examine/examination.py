@@ -10,7 +10,7 @@ from tfcheck.deadline import InTime, TimeIsUpError
 from tfcheck.evaluate.around import Around
 from tfcheck.examine.detailing import Detailing
 from tfcheck.examine.effort import Effort
-from tfcheck.examine.finding import Finding, Seen, numbers_of
+from tfcheck.examine.finding import Finding, Seen, layer_of, numbers_of
 from tfcheck.examine.from_units import FromUnits
 from tfcheck.examine.local_examination import LocalExamination
 from tfcheck.examine.meter import Meter
@@ -164,7 +164,7 @@ class Examination:
         judgement, details = self._detailing.of(subject, seen)
         return Finding(
             path=path,
-            layer=path.rsplit("/", 1)[0] if "/" in path else path,
+            layer=layer_of(path),
             shape=tuple(subject.parameter.variable.shape),
             judgement=judgement,
             numbers=numbers,

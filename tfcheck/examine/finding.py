@@ -96,6 +96,11 @@ class Finding:
         return bool(np.nan_to_num(self.numbers.score) > np.nan_to_num(other.numbers.score))
 
 
+def layer_of(path: str) -> str:
+    """The path of the layer that a variable belongs to, by the variable's path."""
+    return path.rsplit("/", 1)[0]
+
+
 def numbers_of(seen: Seen, size: float, scale: float, thresholds: Thresholds) -> Numbers:
     """What there is to report of what was measured.
 

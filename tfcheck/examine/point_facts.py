@@ -38,7 +38,7 @@ class PointFacts:
         )
         self.losses = tuple(
             LossFacts(around, base, settings, loss, self.of_loss(loss))
-            for loss in range(objective.loss_count)
+            for loss in range(len(base.losses))
         )
 
     def of_loss(self, loss: int) -> list[Subject]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tfcheck.examine.finding import Finding
+from tfcheck.examine.finding import Finding, layer_of
 from tfcheck.judge.judgement import Judgement
 from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Verdict
@@ -73,4 +73,4 @@ def differentiated(objective: Objective) -> list[Any]:
 
 
 def _unmeasured(path: str, shape: tuple[int, ...], judgement: Judgement) -> Finding:
-    return Finding(path, path.rsplit("/", 1)[0], shape, judgement)
+    return Finding(path, layer_of(path), shape, judgement)

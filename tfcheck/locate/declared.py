@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import keras
 
 from tfcheck.errors import ArgumentError, rule
+from tfcheck.examine.finding import layer_of
 from tfcheck.internals import sublayers
 from tfcheck.objective.objective import Objective
+from tfcheck.variables import path_of
 
 _SHOWN = 40
 
@@ -56,8 +58,8 @@ def declared_by(
         return Declared()
     variables = {parameter.path for parameter in objective.parameters if not parameter.within}
     variables |= set(others)
-    layers = {layer.path or layer.name for layer in sublayers(model) if layer is not model}
-    layers |= {path.rsplit("/", 1)[0] for path in variables - set(others)}
+    layers = {path_of(layer) for layer in sublayers(model) if layer is not model}
+    layers |= {layer_of(path) for path in variables - set(others)}
     outside = {"loss", "train_step"} & set(patterns)
     known = variables | layers | outside | {f"{path}/" for path in layers}
     for pattern in patterns:
@@ -83,7 +85,7 @@ def declared_by(
         variables=frozenset(
             path
             for path in variables
-            if path.rsplit("/", 1)[0] in named
+            if layer_of(path) in named
             or any(_names(pattern, path, model.name) for pattern in patterns)
         ),
         layers=named | outside,

@@ -21,6 +21,7 @@ from tfcheck.reproduce.witness import Noted, Witness, seen
 from tfcheck.settings import Settings
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.steps import Step
+from tfcheck.variables import path_of
 
 _MOST_CULPRITS = 8
 """Many that are wrong are wrong alike, and what is kept of each takes memory."""
@@ -83,7 +84,7 @@ class Collector:
     def _layer(self, path: str) -> keras.Layer | None:
         """The layer of a path."""
         layers = sublayers(self.step.owner)
-        return next((layer for layer in layers if (layer.path or layer.name) == path), None)
+        return next((layer for layer in layers if path_of(layer) == path), None)
 
     def _made_again(self, path: str) -> Evidence:
         """How a culprit can be made again, or why not."""

@@ -20,6 +20,7 @@ from tfcheck.trace.own_calls import OwnCall
 from tfcheck.trace.recording import Applied, Recording, TapeCall
 from tfcheck.trace.source_lines import place_of
 from tfcheck.trace.steps import takes_training
+from tfcheck.variables import path_of
 
 
 class Choices:
@@ -63,12 +64,12 @@ def _as_at_inference(recording: Recording) -> Iterator[str]:
         calls.setdefault(id(call.layer), []).append(call)
     for of_layer in calls.values():
         layer = of_layer[0].layer
-        acting = [part.path or part.name for part in sublayers(layer) if _acts_otherwise(part)]
+        acting = [path_of(part) for part in sublayers(layer) if _acts_otherwise(part)]
         trained = any(id(variable) in asked for variable in layer.trainable_variables)
         if not acting or not trained or not all(_at_inference(call) for call in of_layer):
             continue
         yield (
-            f"The training step calls {layer.path or layer.name} {_how(of_layer[0])}, so that what "
+            f"The training step calls {path_of(layer)} {_how(of_layer[0])}, so that what "
             f"trains is not what these layers do in training: {some(acting)}."
         )
 

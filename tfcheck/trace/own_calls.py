@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tfcheck.internals import sublayers
 from tfcheck.trace.source_lines import SourceLine, place_here
+from tfcheck.variables import path_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class OwnCalls:
         finally:
             self._depth -= 1
         if eagerly and self.knows(layer):
-            self._note_users(layer.path or layer.name)
+            self._note_users(path_of(layer))
 
     def _note_users(self, path: str) -> None:
         """Note who has read the variables that tapes see by now, and did not before."""

@@ -21,7 +21,7 @@ from tfcheck.trace.layers import EagerCall
 from tfcheck.trace.own_calls import OwnCalls
 from tfcheck.trace.recording import Recording
 from tfcheck.trace.tapes import differentiated
-from tfcheck.variables import is_overwritten
+from tfcheck.variables import is_overwritten, path_of
 
 LossFunction = Callable[[keras.Model, Any, Any, Any], Any]
 
@@ -180,7 +180,7 @@ def layer_step(
                 "A layer must have a float output, and a float input or a trainable variable. "
                 f"Received: {type(layer).__name__!r} without. Check a layer that is differentiated."
             )
-        path = layer.path or layer.name
+        path = path_of(layer)
         names = [
             f"{path}/input" if len(inputs) == 1 else f"{path}/input_{position}"
             for position in range(len(inputs))

@@ -21,8 +21,6 @@ from tfcheck.measure.directions import Array
 from tfcheck.objective.objective import Objective
 from tfcheck.objective.point import Base, as_floats
 
-"""How far gradients that count as the same may be apart, by the precision of the objective."""
-
 
 @dataclass(frozen=True)
 class Handed:
