@@ -15,7 +15,7 @@ import tensorflow as tf
 import tfcheck.trace.tracing
 from tfcheck import GradientReport, Verdict, check_gradients
 from tfcheck.callbacks import GradientCheck
-from tfcheck.objective.eager_objective import listen_eagerly
+from tfcheck.objective.eager_step import listen_eagerly
 from tfcheck.trace.batch import first_batch
 from tfcheck.trace.steps import model_step
 

@@ -24,11 +24,14 @@ from tfcheck.evaluate.around import Around
 from tfcheck.examine.examination import Examination
 from tfcheck.formats import FORMATS
 from tfcheck.measure.differences import Slope, measure_noise
-from tfcheck.measure.directions import gaussian, generator, representable
+from tfcheck.measure.directions import NUDGE, gaussian, generator, representable
 from tfcheck.measure.target import Arithmetic, Target
+from tfcheck.objective.facts import StepFacts
 from tfcheck.objective.objective import Objective
 from tfcheck.objective.point import Base, Parameter
 from tfcheck.settings import Settings
+from tfcheck.trace.choices import Choices
+from tfcheck.trace.listening import Recording
 
 Array = Any
 Loss = Callable[[Array, Any], Array]
@@ -242,27 +245,26 @@ FUNCTIONS: dict[str, Function] = {
 # -- measuring as a check does ---------------------------------------------------------------
 
 
-class Plain:
-    """What an examination needs of an objective: a loss of one variable, in some precision."""
-
-    notes = islands = ()
-    steps = 1
-    evaluations = 0
+class Plain(Objective):
+    """A loss of one variable, in some precision, around a single point."""
 
     def __init__(self, function: Function, point: Array, precision: str) -> None:
+        format_ = FORMATS[precision]
+        facts = StepFacts(
+            source="loss_fn",
+            precision=precision,
+            bits=format_.bits,
+            lowest=precision,
+            choices=Choices(Recording()),
+            first_step=format_.first_step,
+        )
+        parameter = Parameter(SimpleNamespace(shape=point.shape), "x", 0, (0,))
+        super().__init__(facts, [parameter], 1)
         self.function = function
         self.point = point
-        self.precision = self.lowest = precision
-        self.bits = FORMATS[precision].bits
-        self.costly = False
-        self.apart = [None]
-        self.first_step = FORMATS[precision].first_step
-        self.parameters = (Parameter(SimpleNamespace(shape=point.shape), "x", 0, (0,)),)
+        self.precision = precision
 
-    def value(self, _base: Base, _parameter: Parameter) -> Array:
-        return self.point
-
-    def at(self, displacement: Array) -> float:
+    def moved(self, displacement: Array) -> float:
         """The loss, all of its arithmetic in the precision."""
         c = DTYPES[self.precision]
         with np.errstate(all="ignore"):
@@ -270,19 +272,21 @@ class Plain:
         assert value.dtype == c, "The arithmetic must stay in its precision."
         return float(value)
 
-    def along(self, _base: Base, _parameter: Parameter) -> Callable[[Array], float]:
-        return self.at
+    def along(self, *_: Any, **_options: Any) -> Callable[[Array], float]:
+        return self.moved
 
-    @property
-    def around(self) -> Around:
-        """Nothing is faster here than place by place."""
-        return Around(cast(Objective, self))
+    def loss(self, index: int, inputs: Any) -> float:
+        assert index == 0
+        return self.moved(np.asarray(inputs[0]) - self.point)
 
-    def part_of(self, _loss: int) -> None:
-        """There is no graph."""
+    def at(self, batch: Any) -> Base:
+        raise NotImplementedError
 
-    def loss(self, _loss: int, inputs: Any) -> float:
-        return self.at(np.asarray(inputs[0]) - self.point)
+    def aside(self, base: Base, seed: int) -> Base | None:
+        raise NotImplementedError
+
+    def nudged(self, base: Base, loss: int, seed: int, size: float = NUDGE) -> Base:
+        raise NotImplementedError
 
 
 def target_of(function: Function, point: Array, precision: str, tape: float) -> Target:
@@ -295,12 +299,10 @@ def target_of(function: Function, point: Array, precision: str, tape: float) -> 
         tape: what the exact gradient is multiplied with before the tape gives it.
     """
     plain = Plain(function, point, precision)
-    losses = (plain.at(np.zeros(point.shape)),)
+    losses = (plain.moved(np.zeros(point.shape)),)
     gradient = tape * function.slopes(point)
     base = Base((point,), losses, losses, (1.0,), (gradient,), ("",))
-    examination = Examination(
-        Around(cast(Objective, plain)), base, Settings(), lambda _what, _done, _all: None
-    )
+    examination = Examination(Around(plain), base, Settings(), lambda _what, _done, _all: None)
     return examination._target(plain.parameters[0], gradient, base, examination._loudest(0))
 
 

@@ -275,7 +275,7 @@ def test_entries_through_a_cross_entropy_keep_its_precision(confidence: float) -
         model = keras.Model(inputs, sure(layers.Dense(3)(inputs)))
         model.compile("sgd", loss)
         objective = GradientChecker(model, Settings()).objective(batch := first_batch(x, y))
-        if objective.precision == "float64":
+        if objective.facts.precision == "float64":
             assert_same(objective, objective.at(batch))
 
 

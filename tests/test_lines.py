@@ -149,7 +149,7 @@ def test_directions_in_large_kernels_are_products() -> None:
     still = {
         p.path
         for p in parameters
-        if all(source.number in apart.kernels for source in apart.leaves(objective.held_by(p)))
+        if all(source.number in apart.kernels for source in apart.leaves(p.held_by))
     }
     moved = {f"{name}/kernel" for name in ("depthwise", "regularised", "grouped")}
     assert still == kernels - moved

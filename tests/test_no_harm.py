@@ -369,7 +369,7 @@ class Stopping(Stepping):
 
 STAGES = (
     "tfcheck.trace.tracing.listening",
-    "tfcheck.checker.Objective",
+    "tfcheck.checker.GraphObjective",
     "tfcheck.checker.Examination",
     "tfcheck.checker.with_precision",
     "tfcheck.checker.misapplied",

@@ -25,7 +25,7 @@ Y = RNG.normal(size=(8, 1)).astype("float32")
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often steps and layers were run eagerly, in the search for the culprit, too."""
-    from tfcheck.objective import eager_objective as eager
+    from tfcheck.objective import eager_step as eager
 
     count = 0
     listen = eager.listen_eagerly
@@ -35,7 +35,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
         count += 1
         return listen(*args)
 
-    monkeypatch.setattr("tfcheck.objective.eager_objective.listen_eagerly", counted)
+    monkeypatch.setattr("tfcheck.objective.eager_step.listen_eagerly", counted)
     return lambda: count
 
 

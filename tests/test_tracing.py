@@ -19,6 +19,7 @@ import tensorflow as tf
 import tfcheck.trace.tracing
 from tfcheck import TfcheckError, Verdict, check_gradients
 from tfcheck.errors import BatchError, TraceError
+from tfcheck.objective.graph_objective import GraphObjective
 from tfcheck.objective.objective import Objective
 from tfcheck.objective.point import Base
 from tfcheck.trace.batch import Batch, first_batch
@@ -47,7 +48,7 @@ def trace_step(model: Any, batch: Batch, **options: Any) -> TracedStep:
 def objective_of(model: keras.Model, *data: Any, **options: Any) -> tuple[Objective, Base]:
     """The traced objective, at the point where the model stands."""
     batch = first_batch(*data)
-    objective = Objective(trace_step(model, batch, **options))
+    objective = GraphObjective(trace_step(model, batch, **options))
     return objective, objective.at(batch)
 
 
@@ -56,7 +57,7 @@ def loss_of(model: keras.Model, *data: Any, **options: Any) -> float:
     objective, base = objective_of(model, *data, **options)
     (loss,) = base.losses
     assert objective.loss(0, base.inputs) == objective.loss(0, base.inputs) == loss
-    assert objective.random_ops == ()
+    assert objective.facts.random_ops == ()
     return loss
 
 
@@ -345,7 +346,7 @@ def test_frozen_dropout_shows_and_stands_still(kind: str) -> None:
     model = dropping(kind)
     batch = first_batch(SEQUENCES, np.zeros((4, 5, 2)))
     frozen = replace(model_step(model), dropout="frozen")
-    objective = Objective(tfcheck.trace.tracing.trace(frozen, batch))
+    objective = GraphObjective(tfcheck.trace.tracing.trace(frozen, batch))
     base = objective.at(batch)
     assert base.losses[0] != pytest.approx(without_dropout(model, kind), rel=1e-3)
     assert objective.loss(0, base.inputs) == objective.loss(0, base.inputs) == base.losses[0]
@@ -449,7 +450,7 @@ def test_phases() -> None:
         for variable, value in zip(model.non_trainable_variables, before, strict=True):
             variable.assign(value)
         assert base.losses[0] == pytest.approx(expected, rel=1e-5)
-        assert objective.source == ("train_step" if training else "compute_loss")
+        assert objective.facts.source == ("train_step" if training else "compute_loss")
     assert by_phase["train"][1].losses != by_phase["inference"][1].losses
 
 
@@ -465,7 +466,7 @@ def test_loss_fn() -> None:
     objective, base = objective_of(model, X, Y, WEIGHTS, loss_fn=loss_fn)
     expected = np.sum(WEIGHTS[:, None] * (np.asarray(model(X)) - Y) ** 2)
     assert base.losses[0] == pytest.approx(float(expected), rel=1e-5)
-    assert objective.source == "loss_fn"
+    assert objective.facts.source == "loss_fn"
     assert seen.get_nowait() == ((6, 3), (6, 2), (6,))
     assert seen.empty()
 
@@ -641,7 +642,7 @@ def test_gan() -> None:
     """Each player is checked against its own loss, a penalty on input gradients included."""
     model = own_step(Gan, X[:, :2])
     objective, base = objective_of(model, X)
-    assert objective.steps == len(base.losses) == 2
+    assert objective.loss_count == len(base.losses) == 2
     assert [p.loss for p in objective.parameters] == [0, 0, 0, 0, 1, 1]
     report = check_gradients(model, X)
     assert report.verdict is Verdict.PASS, str(report)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ from tfcheck.checker import GradientChecker
 from tfcheck.errors import ArgumentError
 from tfcheck.judge.verdict import PRECISION, Thresholds
 from tfcheck.measure.distance import distance
+from tfcheck.objective.graph_objective import GraphObjective
 from tfcheck.rendering.advice import advice
 from tfcheck.rendering.console import report_text
 from tfcheck.rendering.html import report_page
@@ -279,14 +280,14 @@ def test_figures_follow_the_training() -> None:
     checker = GradientChecker(model, _settings())
     batch = first_batch(X, Y)
     before = checker.check(batch)
-    functions = dict(checker.objective(batch)._as_trained._functions)
+    functions = dict(cast(GraphObjective, checker.objective(batch))._as_trained._functions)
     model.get_layer("out").kernel.assign_add(1e-4 * np.ones((6, 1)))
     model.get_layer("hidden").kernel.assign(1e-9 * np.ones((5, 6)))
     model.get_layer("out").kernel.assign(1e-9 * np.ones((6, 1)))
     after = checker.check(batch)
     assert before.imprecise_layers == ()
     assert after.imprecise_layers == ("net/hidden",)
-    assert checker.objective(batch)._as_trained._functions == functions
+    assert cast(GraphObjective, checker.objective(batch))._as_trained._functions == functions
 
 
 def _settings() -> Any:

@@ -38,6 +38,7 @@ from tfcheck.locate.suspects import Suspects
 from tfcheck.memory import bytes_of
 from tfcheck.objective.eager_objective import EagerObjective
 from tfcheck.objective.finite import require_finite
+from tfcheck.objective.graph_objective import GraphObjective
 from tfcheck.objective.objective import Objective
 from tfcheck.objective.point import Base
 from tfcheck.progress import Progress, silent
@@ -134,7 +135,7 @@ class Checker:
         if key not in self._prepared:
             try:
                 traced = trace(self._step, batch)
-                self._prepared[key] = Around(Objective(traced), once=self._once)
+                self._prepared[key] = Around(GraphObjective(traced), once=self._once)
                 scaling = traced.recording.scaling
                 self._baked[key] = Baked(self.model, scaling, final=self._stepped)
             except ModelError:
@@ -167,7 +168,7 @@ class Checker:
         """The step, evaluated where the model stands now."""
         around = self.prepared(batch)
         objective = around.objective
-        if objective.calls_python:
+        if objective.facts.calls_python:
             undo.enter_context(unchanged(self.model, self._step.run))
         try:
             base = objective.at(batch)
@@ -269,9 +270,9 @@ class Checker:
         """What there is to say of what the training step chooses to do."""
         if self._step.source != "train_step":
             return ()
-        notes = objective.choices.notes
-        if compared.another and objective.choices.ignores_compiled:
-            notes += (objective.choices.note_on_compiled(self.model),)
+        notes = objective.facts.choices.notes
+        if compared.another and objective.facts.choices.ignores_compiled:
+            notes += (objective.facts.choices.note_on_compiled(self.model),)
         return notes
 
     def _compiled_step(self, batch: Batch) -> tuple[Objective, list[str]]:
@@ -283,7 +284,7 @@ class Checker:
             objective = (
                 EagerObjective(step, batch, None)
                 if self._step.eager
-                else Objective(trace(step, batch))
+                else GraphObjective(trace(step, batch))
             )
             self._compiled[key] = objective, compiled.parts
         return self._compiled[key]
@@ -353,8 +354,10 @@ class Checker:
         """
         self._deadline = deadline or Deadline(self.settings.time_limit)
         # What a step makes when it first runs, training has made since.
-        self._prepared = {key: a for key, a in self._prepared.items() if not a.objective.made}
-        self._compiled = {key: (o, of) for key, (o, of) in self._compiled.items() if not o.made}
+        self._prepared = {key: a for key, a in self._prepared.items() if not a.objective.facts.made}
+        self._compiled = {
+            key: (o, of) for key, (o, of) in self._compiled.items() if not o.facts.made
+        }
         self._stepped = self._first_step is not None and step != self._first_step
         with ExitStack() as undo:
             return self._check(batch, step, checkpoint, progress, undo)

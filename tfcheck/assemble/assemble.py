@@ -26,14 +26,14 @@ def summarise_objective(objective: Objective, base: Base, phase: str) -> Objecti
     """What the report says of the objective."""
     parities = [parity(a, b) for a, b in zip(base.losses, base.losses_as_trained, strict=True)]
     return ObjectiveSummary(
-        source=objective.source,
+        source=objective.facts.source,
         phase=phase,
         losses=unscaled(base.losses, base),
         parity=max(parities),
-        precision=objective.precision,
-        islands=objective.islands,
-        random_ops=objective.random_ops,
-        trained_precision=objective.lowest,
+        precision=objective.facts.precision,
+        islands=objective.facts.islands,
+        random_ops=objective.facts.random_ops,
+        trained_precision=objective.facts.lowest,
         trained_losses=unscaled(base.losses_as_trained, base),
     )
 
@@ -159,10 +159,10 @@ def untrained(objective: Objective) -> list[Finding]:
         "A tape's loss depends on this variable, but no tape is asked for its gradient, so that it "
         "stays as it is. Where that is meant, set trainable = False."
     )
-    paths = unique_paths([*_differentiated(objective), *objective.left_out])
+    paths = unique_paths([*_differentiated(objective), *objective.facts.left_out])
     return [
         _suspect(paths[id(variable)], tuple(variable.shape), Reason.UNTRAINED, note)
-        for variable in objective.left_out
+        for variable in objective.facts.left_out
     ]
 
 
@@ -177,7 +177,7 @@ def untracked(objective: Objective) -> list[Finding]:
             "nor saves it.",
             found.layer,
         )
-        for found in objective.untracked
+        for found in objective.facts.untracked
         if found.layer
     ]
 
@@ -236,11 +236,11 @@ def untouched_notes(model: keras.Model, objective: Objective) -> tuple[str, ...]
     """Say which trainable variables no tape differentiates, and which are no weights at all."""
     seen = _differentiated(objective)
     paths = unique_paths([*seen, *model.trainable_variables])
-    told = {id(variable) for variable in (*seen, *objective.left_out)}
+    told = {id(variable) for variable in (*seen, *objective.facts.left_out)}
     unseen = [variable for variable in model.trainable_variables if id(variable) not in told]
     missed = [paths[id(variable)] for variable in unseen if not is_overwritten(variable)]
     overwritten = [paths[id(variable)] for variable in unseen if is_overwritten(variable)]
-    foreign = [found.name for found in objective.untracked if not found.layer]
+    foreign = [found.name for found in objective.facts.untracked if not found.layer]
     notes = []
     if missed:
         notes.append(f"No tape differentiates {len(missed)} trainable variable(s): {some(missed)}.")

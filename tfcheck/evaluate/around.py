@@ -74,7 +74,7 @@ class Around:
             {
                 source.number: direction
                 for parameter, direction in directions.items()
-                for source in apart.leaves(self.objective.held_by(parameter))
+                for source in apart.leaves(parameter.held_by)
             }
         )
         together = apart.function(None, thin=apart.are_products(moves))
@@ -170,7 +170,7 @@ class Around:
         apart = self.objective.apart[parameter.loss] if self._worthwhile(parameter.loss) else None
         if apart is None or not is_large(tuple(parameter.variable.shape)):
             return None
-        numbers = [s.number for s in apart.leaves(self.objective.held_by(parameter))]
+        numbers = [s.number for s in apart.leaves(parameter.held_by)]
         kernels = [apart.kernels.get(number) for number in numbers]
         return bool(kernels) and all(k is not None and k.transposed for k in kernels)
 

@@ -74,7 +74,7 @@ def disagrees(
         resolution=settings.thresholds.concerning / 10,
         loudest=loudest,
         arithmetic=arithmetic,
-        start=around.objective.first_step,
+        start=around.objective.facts.first_step,
         around=around,
         base=base,
         members=members,
@@ -161,7 +161,7 @@ class _Everything(Movable):
                     move,
                     self.around.objective.value(self.base, parameter),
                     smallest_step,
-                    self.around.objective.bits,
+                    self.around.objective.facts.bits,
                 )
             )
         slope = math.fsum(

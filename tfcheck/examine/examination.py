@@ -149,7 +149,7 @@ class Examination:
         self.base = base
         self.settings = settings
         self.progress = progress
-        self.notes = list(objective.notes)
+        self.notes = list(objective.facts.notes)
         self._evaluated_before = objective.evaluations
         self._nudged: dict[int, Base | None] = {}
         self._jittered: dict[int, Base | None] = {}
@@ -163,10 +163,9 @@ class Examination:
             parameter: scale_of(objective.value(base, parameter))
             for parameter in objective.parameters
         }
-        self._tape_rounding = TAPE_ULPS * FORMATS[objective.precision].unit
+        self._tape_rounding = TAPE_ULPS * FORMATS[objective.facts.precision].unit
         self._known_sizes: dict[int, tuple[float, float]] = {}
-        in_step = [p for p in objective.parameters if p.loss < objective.steps]
-        self._many = len(in_step) > _MANY or objective.costly
+        self._many = len(objective.parameters) > _MANY or objective.facts.costly
         self._most = _MOST_OF_MANY if self._many else _MOST_LOOKED_INTO
         self._verdicts_only = verdicts_only
         self._localised = 0
@@ -178,7 +177,7 @@ class Examination:
     @property
     def parity(self) -> ParityError | None:
         """What is wrong where a finite loss in float64 is not the one that is trained."""
-        errors = map(self._off_parity, range(self.objective.steps))
+        errors = map(self._off_parity, range(self.objective.loss_count))
         return next((error for error in errors if error is not None), None)
 
     def _off_parity(self, loss: int) -> ParityError | None:
@@ -186,7 +185,7 @@ class Examination:
         if not (math.isfinite(value) and math.isfinite(trained)):
             return None
         # What is within rounding of the loss itself is, however large the numbers it comes from.
-        nearby = abs(value - trained) <= FORMATS[self.objective.lowest].parity * abs(value)
+        nearby = abs(value - trained) <= FORMATS[self.objective.facts.lowest].parity * abs(value)
         if nearby or abs(value - trained) <= self.parity_limit(loss):
             return None
         return ParityError(
@@ -205,19 +204,18 @@ class Examination:
         positions = [
             position
             for position, parameter in enumerate(self.objective.parameters)
-            if parameter.loss < self.objective.steps
             if parameter.within or parameter.variable.trainable
         ]
         obstacles = [
             self._in_time(partial(self._obstacle, loss), None)
-            for loss in range(self.objective.steps)
+            for loss in range(self.objective.loss_count)
         ]
         self.notes.extend(dict.fromkeys(o.note for o in obstacles if o is not None and o.note))
-        if any(self.objective.draws):
+        if any(self.objective.facts.draws):
             self.notes.append(
-                f"The loss draws random numbers with {some(self.objective.random_ops)}. They were "
-                "drawn once and held fixed; draw them from a keras.random.SeedGenerator to train "
-                "reproducibly."
+                f"The loss draws random numbers with {some(self.objective.facts.random_ops)}. They "
+                "were drawn once and held fixed; draw them from a keras.random.SeedGenerator to "
+                "train reproducibly."
             )
         self.notes += notes_on_held(self.objective)
         if self.base.coarse:
@@ -225,10 +223,10 @@ class Examination:
                 "An operation of the backward pass has no float64 form: the tape's gradients are "
                 "those of the training precision."
             )
-        if self.objective.islands:
+        if self.objective.facts.islands:
             self.notes.append(
-                f"{len(self.objective.islands)} operation(s) have no float64 form and were "
-                f"measured in their own precision: {some(self.objective.islands)}."
+                f"{len(self.objective.facts.islands)} operation(s) have no float64 form and were "
+                f"measured in their own precision: {some(self.objective.facts.islands)}."
             )
         sizes = [entries(self.objective.parameters[position]) for position in positions]
         if self.settings.method != "full" and self.settings.epsilon == "auto":
@@ -262,7 +260,7 @@ class Examination:
             gradient = self.base.gradients[position]
             if parameter.loss != loss or gradient is None or not parameter.inputs:
                 continue
-            if local.wrong_behind(self.objective.held_by(parameter)):
+            if local.wrong_behind(parameter.held_by):
                 if position not in right:
                     return False
                 gradient = right[position].gradient
@@ -315,9 +313,7 @@ class Examination:
             )
             if parameter.loss == loss and gradient is not None and parameter.inputs
         ]
-        floors = [_QUIET * abs(self.base.losses[loss])]
-        if loss < self.objective.steps:
-            floors.append(_VANISHED * self._sizes(loss)[0])
+        floors = [_QUIET * abs(self.base.losses[loss]), _VANISHED * self._sizes(loss)[0]]
         return max((norm for norm in (*norms, *floors) if math.isfinite(norm)), default=0.0)
 
     def _size_within(self, loss: int, reaches: Sequence[float]) -> float:
@@ -365,7 +361,7 @@ class Examination:
         """The noise of a loss when everything it is differentiated for moves a little at random."""
         if loss not in self._noise:
             line = self._line_in_everything(loss)
-            rough = self.objective.islands or self.objective.precision != "float64"
+            rough = self.objective.facts.islands or self.objective.facts.precision != "float64"
             spacing = _COARSE_SPACING if rough else _FINE_SPACING
             noise = 0.0 if line is None else measure_noise(line, spacing)
             if noise == 0 and line is not None:
@@ -387,18 +383,15 @@ class Examination:
 
     def _tread(self, loss: int) -> float:
         """How far rounding of the numbers it is a difference of may move a loss."""
-        exact = self.objective.precision == "float64" and not self.objective.islands
-        alone = loss >= self.objective.steps
-        size = max(1.0, abs(self.base.losses[loss])) if alone else self._sizes(loss)[1]
+        exact = self.objective.facts.precision == "float64" and not self.objective.facts.islands
+        size = self._sizes(loss)[1]
         return _ROUNDINGS * (FLOAT64 if exact else FLOAT32).unit * size
 
     def _rounding(self, loss: int) -> float:
-        if loss >= self.objective.steps and self.objective.precision == "float64":
-            return 0.0
         size = self._sizes(loss)[0]
         if loss in self.base.coarse:
             return TAPE_ULPS * FLOAT32.unit * self._loudest(loss)
-        if self.objective.precision != "float64":
+        if self.objective.facts.precision != "float64":
             size += self._loudest(loss)
         return self._tape_rounding * size
 
@@ -409,19 +402,21 @@ class Examination:
             return Judgement(Verdict.FAIL, Reason.NON_FINITE, f"The loss is {value}.")
         if not math.isfinite(trained := self.base.losses_as_trained[loss]):
             note = (
-                f"The loss is {trained} in {self.objective.lowest}, in which it trains, though it "
-                f"is {value / self.base.scales[loss]:.3g} in float64."
+                f"The loss is {trained} in {self.objective.facts.lowest}, in which it trains, "
+                f"though it is {value / self.base.scales[loss]:.3g} in float64."
             )
             return Judgement(Verdict.FAIL, Reason.NON_FINITE, note)
-        if self.objective.may_differ and self._differs(loss):
-            what = some(self.objective.random_ops) or "an operation outside TensorFlow's seeds"
+        if self.objective.facts.may_differ and self._differs(loss):
+            what = (
+                some(self.objective.facts.random_ops) or "an operation outside TensorFlow's seeds"
+            )
             return Judgement(
                 Verdict.INCONCLUSIVE,
                 Reason.STOCHASTIC,
                 f"The loss differs between two evaluations at one point: {what} draws new numbers "
                 "each time. Draw them from a keras.random.SeedGenerator.",
             )
-        if sampling := self.objective.samples[loss]:
+        if sampling := self.objective.facts.samples[loss]:
             return Judgement(
                 Verdict.INCONCLUSIVE,
                 Reason.STOCHASTIC,
@@ -442,7 +437,7 @@ class Examination:
         A loss that training has made small is a difference of larger numbers, and as uncertain as
         these are; so it counts as it would far from here.
         """
-        lowest = self.objective.lowest
+        lowest = self.objective.facts.lowest
         from_variables = _PARITY_SENSITIVITY * FORMATS[lowest].unit * self._loudest(loss)
         from_numbers = _ROUNDINGS * FORMATS[lowest].unit * self._sizes(loss)[1]
         return max(FORMATS[lowest].parity * self._sizes(loss)[0] + from_variables, from_numbers)
@@ -463,9 +458,9 @@ class Examination:
             resolution=self.settings.thresholds.okay / 30,
             loudest=loudest,
             arithmetic=self._arithmetic(parameter.loss, known=heard and loudest > 0),
-            bits=self.objective.bits,
-            start=self.objective.first_step,
-            moves=_FEW_MOVES if self.objective.costly else MOST_MOVES,
+            bits=self.objective.facts.bits,
+            start=self.objective.facts.first_step,
+            moves=_FEW_MOVES if self.objective.facts.costly else MOST_MOVES,
             unit=scale,
         )
 
@@ -528,7 +523,7 @@ class Examination:
         local = self.local.get(parameter.loss)
         if local is None:
             return None
-        leaves = self.objective.held_by(parameter)
+        leaves = parameter.held_by
         sources = local.sources_of(leaves)
         if not sources and gradient is None and not self.objective.holds_back(parameter.loss):
             unused = Judgement(Verdict.PASS, Reason.UNUSED, "The loss does not use this variable.")
@@ -588,8 +583,8 @@ class Examination:
                 position: total
                 for position, parameter in enumerate(self.objective.parameters)
                 if parameter.loss == loss
-                if local.wrong_behind(self.objective.held_by(parameter))
-                if (total := self.objective.total_of(position)) is not None
+                if local.wrong_behind(parameter.held_by)
+                if (total := self.objective.parameters[position].total) is not None
             }
             found = Correction(local).gradients(list(totals.values()))
             self._right[loss] = {} if found is None else dict(zip(totals, found, strict=True))
@@ -621,7 +616,7 @@ class Examination:
     def _drawn(self, parameter: Parameter, judgement: Judgement) -> Judgement:
         """The judgement, with the reason where random numbers were held fixed for it."""
         plain = judgement.verdict is Verdict.PASS and not judgement.reason
-        draws = self.objective.draws[parameter.loss]
+        draws = self.objective.facts.draws[parameter.loss]
         return replace(judgement, reason=Reason.STOCHASTIC) if plain and draws else judgement
 
     def _through_the_loss(self, position: int, advance: Callable[[int], None]) -> Finding:
@@ -666,7 +661,7 @@ class Examination:
         local = self.local.get(parameter.loss)
         if local is None or judgement.verdict is Verdict.PASS or judgement.note:
             return judgement
-        wrong = local.wrong_behind(self.objective.held_by(parameter))
+        wrong = local.wrong_behind(parameter.held_by)
         paths = list(dict.fromkeys(name_of(w.path) for w in wrong))
         if not paths:
             return judgement
@@ -674,7 +669,7 @@ class Examination:
         return replace(judgement, note=note)
 
     def _judged(self, measurement: Measurement, loss: int, scale: float) -> Judgement:
-        coarse = min(_COARSENESS * FORMATS[self.objective.precision].unit, _COARSEST)
+        coarse = min(_COARSENESS * FORMATS[self.objective.facts.precision].unit, _COARSEST)
         loudest = self._loudest(loss)
         return judge_measurement(measurement, self.settings.thresholds, loudest, scale, coarse)
 
@@ -691,7 +686,7 @@ class Examination:
         count = int(np.size(gradient) - np.count_nonzero(np.isfinite(gradient)))
         return (
             f"{count} of {np.size(gradient)} entries of the gradient are not finite in "
-            f"{self.objective.lowest}, in which it trains, though they are in float64."
+            f"{self.objective.facts.lowest}, in which it trains, though they are in float64."
         )
 
     def _measure(
@@ -704,7 +699,7 @@ class Examination:
             target = replace(target, entries=self.around.entries(self.base, parameter, limit))
             return measure_every_coordinate(target, epsilon, advance)
         directions, seed = self.settings.directions, self.settings.seed
-        enough = self._verdicts_only or self.objective.costly or self._localised >= self._most
+        enough = self._verdicts_only or self.objective.facts.costly or self._localised >= self._most
         brief = self._many and enough
         like = self._like.get(parameter.loss)
         if brief and like is not None:
@@ -731,10 +726,10 @@ class Examination:
             target,
             lambda: self._target_aside(position),
             lambda measurement, there: self._judged(measurement, parameter.loss, there.scale),
-            directions=1 if self.objective.costly else self.settings.directions,
+            directions=1 if self.objective.facts.costly else self.settings.directions,
             seed=self.settings.seed,
-            widely=self._looks <= _MOST_LOOKED_INTO and not self.objective.costly,
-            brief=self.objective.costly,
+            widely=self._looks <= _MOST_LOOKED_INTO and not self.objective.facts.costly,
+            brief=self.objective.facts.costly,
         )
 
     def _target_aside(self, position: int) -> Target | None:
@@ -763,7 +758,7 @@ class Examination:
         """
         parameter, gradient = self.objective.parameters[position], self.base.gradients[position]
         loss, scale = parameter.loss, self._scales[parameter]
-        if gradient is None or loss >= self.objective.steps:
+        if gradient is None:
             return None
         if np.linalg.norm(gradient) * scale > _QUIET_PART * self._loudest(loss):
             return None
@@ -884,7 +879,7 @@ class Examination:
         if target.known is not None:
             return _known_coordinates(target, target.known, scale)
         coordinates = []
-        search = not self.objective.costly
+        search = not self.objective.facts.costly
         for index in suspicious_entries(target, _WORST_SHOWN if search else _FEW_SHOWN):
             line: Line = measure_coordinate(target, index, search=search)
             unit = target.scale * scale

@@ -32,8 +32,8 @@ def notes_on_held(objective: Objective) -> list[str]:
 
 def _constants(objective: Objective) -> Iterator[str]:
     """What tapes take for constant: the layer that makes it, and the line."""
-    for loss, tensors in enumerate(objective.constants):
-        call = objective.traced_call(loss)
+    for loss, tensors in enumerate(objective.facts.constants):
+        call = objective.traced.call(loss)
         for tensor in tensors:
             division = None if call is None else call.division
             unit = "" if division is None else division.path_of(tensor.op)
@@ -44,9 +44,9 @@ def _constants(objective: Objective) -> Iterator[str]:
 
 def _assigned(objective: Objective) -> Iterator[str]:
     """What the step assigns and a loss uses: the variable, and the line that assigns it."""
-    for operation in objective.assignments:
+    for operation in objective.traced.assignments:
         if not operation.inputs[1].dtype.is_floating:
             continue  # counters, and the states of random generators
         place = place_of(operation)
-        variable = objective.variable_behind(operation.inputs[0])
+        variable = objective.traced.variable_behind(operation.inputs[0])
         yield f"{variable} at {place.quoted}" if place else variable

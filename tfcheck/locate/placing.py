@@ -87,7 +87,7 @@ class Placing:
         """The note on a gradient of which a part is lost, where that is outside of all layers."""
         if not self._outside:
             return report.note
-        held = {tensor.op.name for tensors in self._objective.constants for tensor in tensors}
+        held = {tensor.op.name for tensors in self._objective.facts.constants for tensor in tensors}
         found = [
             self._named(stop, call)
             for _, parameter in self._parameters(report)
@@ -106,12 +106,12 @@ class Placing:
     def _parameters(self, report: VariableReport) -> Iterator[tuple[int, Parameter]]:
         """What the step's tapes differentiate for under this path, with its position."""
         for position, parameter in enumerate(self._objective.parameters):
-            if parameter.path == report.path and parameter.loss < self._objective.steps:
+            if parameter.path == report.path:
                 yield position, parameter
 
     def _stops(self, parameter: Parameter) -> Iterator[tuple[Stop, TapeCall]]:
-        call = self._objective.traced_call(parameter.loss)
-        start = None if call is None else self._objective.traced_start(parameter)
+        call = self._objective.traced.call(parameter.loss)
+        start = None if call is None else self._objective.traced.start(parameter)
         if call is None or start is None:
             return
         if parameter.loss not in self._ways:
@@ -128,7 +128,7 @@ class Placing:
         if written is not None:
             name = f"the gradient written at {written.quoted}"
         elif operation.type.startswith("Assign"):
-            variable = self._objective.variable_behind(operation.inputs[0])
+            variable = self._objective.traced.variable_behind(operation.inputs[0])
             name = name.replace(f"`{operation.type}`", f"the assignment to {variable}")
         return f"{name}{', outside of the tape' if stop.unrecorded else ''}"
 
@@ -136,7 +136,7 @@ class Placing:
 
     def _with_where_applied(self, report: VariableReport) -> str:
         variables = {id(parameter.variable) for _, parameter in self._parameters(report)}
-        handed = [a.place for a in self._objective.applied if id(a.variable) in variables]
+        handed = [a.place for a in self._objective.facts.applied if id(a.variable) in variables]
         if told := _places(handed):
             return f"{report.note} Gradients are applied at {told}."
         if told := _places(map(place_of, self._assignments(report))):
@@ -146,15 +146,15 @@ class Placing:
     def _assignments(self, report: VariableReport) -> Iterator[tf.Operation]:
         """The operations with which the step itself updates a variable."""
         for _, parameter in self._parameters(report):
-            call = self._objective.traced_call(parameter.loss)
-            handle = None if call is None else self._objective.traced_start(parameter)
+            call = self._objective.traced.call(parameter.loss)
+            handle = None if call is None else self._objective.traced.start(parameter)
             for operation in () if call is None else call.targets[0].graph.get_operations():
                 if operation.type.startswith("Assign") and operation.inputs[0] is handle:
                     yield operation
 
     def _with_where_asked(self, report: VariableReport) -> str:
         losses = {parameter.loss for _, parameter in self._parameters(report)}
-        asked = self._objective.asked_at
+        asked = self._objective.facts.asked_at
         told = _places(asked[loss] for loss in sorted(losses) or range(len(asked)))
         return f"{report.note} The tape is asked for gradients at {told}." if told else report.note
 
@@ -186,8 +186,8 @@ class Placing:
     def _made_in(self, path: str) -> Iterator[tf.Operation]:
         """The operations of a layer's own, or of what is in none, in the graph that is traced."""
         units = {path, LOSS, OUTSIDE} if path in _WHOLE_STEP else {path}
-        for loss in range(self._objective.steps):
-            call = self._objective.traced_call(loss)
+        for loss in range(self._objective.loss_count):
+            call = self._objective.traced.call(loss)
             if call is not None and call.division is not None:
                 for operation in call.targets[0].graph.get_operations():
                     if call.division.path_of(operation) in units:

@@ -19,6 +19,7 @@ from tfcheck.deadline import TimeIsUpError
 from tfcheck.examine.examination import Examination
 from tfcheck.examine.local_examination import LocalExamination
 from tfcheck.measure.dependence import depends
+from tfcheck.objective.graph_objective import GraphObjective
 from tfcheck.objective.point import Parameter
 from tfcheck.trace.batch import Batch
 from tfcheck.units.apart import Apart
@@ -74,7 +75,7 @@ class Suspects:
         return frozenset(
             parameter.path
             for parameter in self._parameters(loss)
-            if not leaves.isdisjoint(self._objective.held_by(parameter))
+            if not leaves.isdisjoint(parameter.held_by)
         )
 
     def suspects(self, loss: int, apart: Apart, sources: Iterable[Source]) -> Iterator[Suspect]:
@@ -97,7 +98,7 @@ class Suspects:
 
     def _look_closer(self) -> None:
         """Look for wrong units where that was not called for before."""
-        for loss in range(self._objective.steps):
+        for loss in range(self._objective.loss_count):
             if math.isfinite(self._examination.base.losses[loss]):
                 self._examination.examine_locally(loss)
                 self._accuse_users(loss)
@@ -108,7 +109,7 @@ class Suspects:
         if local is None:
             return
         for parameter in self._parameters(loss):
-            leaves = self._objective.held_by(parameter)
+            leaves = parameter.held_by
             if parameter.path in self._failed and not local.wrong_behind(leaves):
                 local.accuse_users(local.sources_of(leaves))
 
@@ -128,7 +129,7 @@ class Suspects:
         An optimizer that scales its loss expects that of gradients, and leaves such a step out.
         """
         base = self._examination.base
-        if loss < self._objective.steps and not math.isfinite(base.losses_as_trained[loss]):
+        if not math.isfinite(base.losses_as_trained[loss]):
             return True
         trained = zip(self._objective.parameters, base.gradients_as_trained, strict=False)
         return base.scales[loss] == 1.0 and any(
@@ -140,6 +141,8 @@ class Suspects:
     def _overflowing(self) -> Iterator[Suspect]:
         """Units in which only the training precision makes something that is not finite."""
         objective, base = self._objective, self._examination.base
+        if not isinstance(objective, GraphObjective):
+            return
         for loss, apart in enumerate(objective.apart):
             if apart is None or not self._overflows(loss):
                 continue
@@ -154,7 +157,7 @@ class Suspects:
                 name
                 for parameter in self._parameters(loss)
                 if parameter.path in self._failed
-                for name in self._objective.held_by(parameter)
+                for name in parameter.held_by
             }
             yield from self.suspects(loss, local.locally.apart, self._blocked(local, failed))
 
@@ -177,9 +180,9 @@ class Suspects:
 
     def _assigning(self) -> Iterator[Suspect]:
         """Layers that assign to a variable what is computed from another, which no tape follows."""
-        for operation in self._objective.assignments:
-            before = self._objective.behind(operation)
-            path = self._objective.made_in(operation)
+        for operation in self._objective.traced.assignments:
+            before = self._objective.traced.behind(operation)
+            path = self._objective.traced.made_in(operation)
             if path and not before.isdisjoint(self._failed):
                 yield Suspect(path, before)
 

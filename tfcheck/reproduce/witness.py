@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfcheck.errors import TfcheckError
 from tfcheck.internals import mask_of
-from tfcheck.objective.eager_objective import listen_eagerly
+from tfcheck.objective.eager_step import listen_eagerly
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.listening import is_float
 from tfcheck.trace.steps import Step

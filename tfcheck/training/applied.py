@@ -77,13 +77,13 @@ def handed_over(objective: Objective, base: Base) -> dict[str, Handed]:
     """
     tapes: dict[str, list[Array]] = {}
     for parameter, gradient in zip(objective.parameters, base.gradients, strict=True):
-        if parameter.loss < objective.steps and gradient is not None and not parameter.within:
+        if gradient is not None and not parameter.within:
             scale = base.scales[parameter.loss]
             unscaled = gradient if scale == 1.0 else gradient / scale
             tapes.setdefault(parameter.path, []).append(unscaled)
     applied = _applied_at(objective, base)
     assigned = _assigned_at(objective, base)
-    received = {p.path for p in objective.parameters if id(p.variable) in objective.received}
+    received = {p.path for p in objective.parameters if id(p.variable) in objective.facts.received}
     return {
         path: _handed(tuple(found), applied.get(path, []), assigned.get(path, []), path in received)
         for path, found in tapes.items()
@@ -97,7 +97,7 @@ def _applied_at(objective: Objective, base: Base) -> dict[str, list[tuple[Array,
     """
     path_of = {id(parameter.variable): parameter.path for parameter in objective.parameters}
     found: dict[str, list[tuple[Array, float]]] = {}
-    given = zip(objective.applied, base.applied, base.divisors, strict=False)
+    given = zip(objective.facts.applied, base.applied, base.divisors, strict=False)
     for applied, value, divisor in given:
         path = path_of.get(id(applied.variable))
         if path is not None:
@@ -113,7 +113,7 @@ def _assigned_at(objective: Objective, base: Base) -> dict[str, list[Array]]:
             for position in parameter.inputs[1:]
         ]
         for parameter in objective.parameters
-        if parameter.loss < objective.steps and len(parameter.inputs) > 1
+        if len(parameter.inputs) > 1
     }
 
 
@@ -149,15 +149,15 @@ def misapplied(
     Returns:
         A judgement by path; empty where every gradient that was applied belongs to its variable.
     """
-    if not objective.received and not objective.updates:
+    if not objective.facts.received and not objective.facts.updates:
         return {}
     here = handed_over(objective, base)
-    tolerance = FORMATS[objective.precision].same
+    tolerance = FORMATS[objective.facts.precision].same
     found: dict[str, Judgement] = {}
     scaled: dict[str, float] = {}
     for path, handed in here.items():
         if not handed.received:
-            if objective.updates and np.any(handed.total):
+            if objective.facts.updates and np.any(handed.total):
                 found[path] = Judgement(Verdict.SUSPECT, Reason.MISAPPLIED, _NOT_RECEIVED)
             continue
         if handed.times > len(handed.tapes) and np.any(handed.total):
@@ -172,7 +172,7 @@ def misapplied(
         elif factor is not None and not handed.by_hand:
             scaled[path] = factor
     hidden = any(handed.received and handed.applied is None for handed in here.values())
-    if objective.dropped and not hidden:
+    if objective.facts.dropped and not hidden:
         found = {**_forgotten(objective, base, here), **found}
     if not scaled_back:
         found |= _constantly(scaled, objective, base, aside)
@@ -183,11 +183,11 @@ def _forgotten(
     objective: Objective, base: Base, handed: Mapping[str, Handed]
 ) -> dict[str, Judgement]:
     """The variables for which one tape's gradient is applied, and another's is of no use."""
-    tolerance = FORMATS[objective.precision].same
+    tolerance = FORMATS[objective.facts.precision].same
     return {
         parameter.path: Judgement(Verdict.SUSPECT, Reason.MISAPPLIED, _NOT_USED)
         for parameter, gradient in zip(objective.parameters, base.gradients, strict=True)
-        if parameter.loss in objective.dropped and gradient is not None and np.any(gradient)
+        if parameter.loss in objective.facts.dropped and gradient is not None and np.any(gradient)
         for entry in [handed[parameter.path]]
         for applied in [entry.applied]
         if applied is not None and any(same(applied, g, tolerance) for g in entry.tapes)
@@ -262,7 +262,7 @@ def _constantly(
     aside: Callable[[], Base | None],
 ) -> dict[str, Judgement]:
     """Those of the scaled gradients that are scaled alike wherever the model stands."""
-    tolerance = FORMATS[objective.precision].same
+    tolerance = FORMATS[objective.facts.precision].same
     elsewhere = aside() if scaled else None
     if elsewhere is None:
         return {}
@@ -275,7 +275,7 @@ def _constantly(
         undone = (
             same_number(factor * weight, 1.0)
             for parameter in objective.parameters
-            if parameter.path == path and parameter.loss < objective.steps
+            if parameter.path == path
             for weight in base.factors_of(parameter)
         )
         if any(undone):

@@ -100,8 +100,8 @@ def compare(
         aside: gives both at another point, with other data. What departs there by another factor
             is a weight that the step chooses, such as a schedule's.
     """
-    tolerance = max(FORMATS[objective.precision].same, FORMATS[compiled.precision].same)
-    if objective.islands or compiled.islands:
+    tolerance = max(FORMATS[objective.facts.precision].same, FORMATS[compiled.facts.precision].same)
+    if objective.facts.islands or compiled.facts.islands:
         tolerance = max(tolerance, FLOAT32.same)
     fit = _fit(objective, compiled, parts, here, tolerance)
     if isinstance(fit, Comparison):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from tfcheck.examine.examination import Examination
-from tfcheck.objective.eager_objective import listen_eagerly, value_of
+from tfcheck.objective.eager_step import listen_eagerly, value_of
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.steps import Step
 
@@ -29,10 +29,10 @@ def eager_losses(step: Step, examination: Examination, batch: Batch) -> tuple[fl
         otherwise there, or gives another loss each time.
     """
     objective = examination.objective
-    if objective.random_ops:
+    if objective.facts.random_ops:
         return ()
     found = _losses(step, batch)
-    if len(found) != objective.steps:
+    if len(found) != objective.loss_count:
         return ()
     if _differing(found, examination) and _losses(step, batch) != found:
         return ()

@@ -24,6 +24,7 @@ from tfcheck.judge.verdict import Verdict
 from tfcheck.measure.directions import scale_of
 from tfcheck.measure.distance import distance
 from tfcheck.objective.as_trained import Evaluated
+from tfcheck.objective.graph_objective import GraphObjective
 from tfcheck.objective.point import Base
 from tfcheck.trace.batch import Batch
 
@@ -77,15 +78,15 @@ def compare_compiled(
         What was found; nothing where `fit` does not compile the step, or no graph stands for it.
     """
     objective, base = examination.objective, examination.base
-    compiles = objective.source in _FIT_COMPILES and getattr(model, "jit_compile", False)
-    if not compiles or not base.gradients_as_trained:
+    compiles = objective.facts.source in _FIT_COMPILES and getattr(model, "jit_compile", False)
+    if not (compiles and isinstance(objective, GraphObjective)):
         return CompiledPath()
     try:
         compiled = objective.compiled_at(batch, base)
     except TraceError as error:
         note = f"The step compiled with XLA, as fit trains it, was not compared: {received(error)}."
         return CompiledPath(notes=(note,))
-    return _Comparison(examination, findings, batch, compiled).outcome()
+    return _Comparison(objective, examination, findings, batch, compiled).outcome()
 
 
 class _Comparison:
@@ -93,13 +94,14 @@ class _Comparison:
 
     def __init__(
         self,
+        objective: GraphObjective,
         examination: Examination,
         findings: Sequence[Finding],
         batch: Batch,
         compiled: Evaluated,
     ) -> None:
         self._examination = examination
-        self._objective, self._base = examination.objective, examination.base
+        self._objective, self._base = objective, examination.base
         self._batch = batch
         self._plain = Evaluated(self._base.losses_as_trained, self._base.gradients_as_trained)
         self._compiled = compiled
@@ -116,7 +118,7 @@ class _Comparison:
         at_ties: list[str] = []
         for position, parameter in enumerate(self._objective.parameters):
             path = parameter.path
-            if parameter.loss >= self._objective.steps or self._silent(position):
+            if self._silent(position):
                 continue
             apart = distance(self._compiled.gradients[position], self._plain.gradients[position])
             if not apart <= distances.get(path, -1.0):
@@ -145,7 +147,7 @@ class _Comparison:
             for other, beside in enumerate(self._objective.parameters)
             if beside.loss == parameter.loss
         )
-        return self._loudness(position) <= FORMATS[self._objective.lowest].rounding * loudest
+        return self._loudness(position) <= FORMATS[self._objective.facts.lowest].rounding * loudest
 
     def _loudness(self, position: int) -> float:
         """How much a natural change of a parameter changes the loss, as XLA computes it."""
@@ -165,7 +167,7 @@ class _Comparison:
         gap = min(apart, off)
         if math.isnan(gap) or math.isnan(allowed):
             return Judgement(Verdict.PASS)
-        bar = max(FORMATS[self._objective.lowest].rounding, allowed)
+        bar = max(FORMATS[self._objective.facts.lowest].rounding, allowed)
         verdict = judge_score(gap, bar, self._examination.settings.thresholds)
         if verdict not in (Verdict.FAIL, Verdict.SUSPECT):
             return Judgement(Verdict.PASS)
