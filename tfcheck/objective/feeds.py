@@ -43,6 +43,7 @@ class Feeds:
         self.names = [names[index] for index in self._used]
         inputs = [graph.as_graph_element(f"{name}:0") for name in self.names]
         self.tensors = [*inputs, *held]
+        self._read = {name: position for position, name in enumerate(self.names)}
         position_of = {tensor.name: len(inputs) + place for place, tensor in enumerate(held)}
         self._assigned = [(cut.variable, position_of[cut.tensor]) for cut in pure.cuts]
         self._drawn = {ref: position_of[name] for ref, name in pure.drawn.items()}
@@ -59,7 +60,7 @@ class Feeds:
         Args:
             name: the name of its placeholder; `""` for a variable that the step never reads.
         """
-        read = [position for position, input_name in enumerate(self.names) if input_name == name]
+        read = [self._read[name]] if name in self._read else []
         assigned = [position for variable, position in self._assigned if variable == name]
         return (*read, *assigned)
 

@@ -6,7 +6,7 @@ Variables, data and captured constants are all inputs, so no evaluation touches 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -140,12 +140,7 @@ class GraphObjective(Objective):
 
     def loss(self, index: int, inputs: Sequence[tf.Tensor]) -> float:
         """Value of one loss at a point; `nan` where an operation refuses it."""
-        self.deadline.require_time()
-        self.evaluations += 1
-        try:
-            return float(self._losses.value(index, inputs))
-        except tf.errors.OpError:
-            return math.nan
+        return self._counted(self._losses.value, index, inputs)
 
     def holds_back(self, loss: int) -> bool:
         """Whether `loss_uncut` of this loss may depend on more than `loss` does."""
@@ -153,10 +148,18 @@ class GraphObjective(Objective):
 
     def loss_uncut(self, index: int, inputs: Sequence[tf.Tensor]) -> float:
         """Value of one loss where values assigned in the step follow from what they depend on."""
+        return self._counted(self._losses.uncut, index, inputs)
+
+    def _counted(
+        self,
+        value: Callable[[int, Sequence[tf.Tensor]], tf.Tensor],
+        index: int,
+        inputs: Sequence[tf.Tensor],
+    ) -> float:
         self.deadline.require_time()
         self.evaluations += 1
         try:
-            return float(self._losses.uncut(index, inputs))
+            return float(value(index, inputs))
         except tf.errors.OpError:
             return math.nan
 
