@@ -141,3 +141,47 @@ def test_packages_say_what_they_are() -> None:
     for name in set(packages) - {"__init__", "callbacks", "scripts"}:
         said = ast.get_docstring(TREES[name]) or ""
         assert all(word in said for word in ("In: ", "Out: ", "May import")), name
+
+
+LONGEST = {"file": 350, "class": 250, "function": 40}
+"""Lines, the docstring of a function not counted."""
+
+
+def lengths(tree: ast.Module) -> Iterator[tuple[str, int, int]]:
+    """Of a module and all in it: what it is, the line where it begins, how many lines it has."""
+    yield "file", 1, max((node.end_lineno or 0 for node in tree.body), default=0)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield "class", node.lineno, (node.end_lineno or 0) - node.lineno + 1
+        elif isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            yield "function", node.lineno, lines
+
+
+def too_long(code: str) -> list[str]:
+    """What is longer than it should be, without a comment before it that says why."""
+    lines = code.splitlines()
+    return [
+        f"{what} at line {line}: {length}"
+        for what, line, length in lengths(ast.parse(code))
+        if length > LONGEST[what]
+        and "# Long: " not in "\n".join(lines[: 5 if what == "file" else line][-5:])
+    ]
+
+
+def test_nothing_is_long_without_a_reason() -> None:
+    """Files, classes and functions stay short, or a comment `# Long: ...` before them says why."""
+    found = {}
+    for folder in ("tfcheck", "callbacks", "scripts"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if wrong := too_long(path.read_text("utf-8")):
+                found[path.relative_to(ROOT).as_posix()] = wrong
+    assert found == {}
+
+
+def test_what_is_long_is_seen() -> None:
+    """The test above can fail, and a reason is heard."""
+    long = "def f():\n" + "    x = 1\n" * 41
+    assert too_long(long) == ["function at line 1: 41"]
+    assert too_long(f"# Long: one case after the other.\n{long}") == []

@@ -1,9 +1,4 @@
-"""The units of a loss apart from each other, all in one graph.
-
-What units give each other is held fixed: each is computed from what it was given at a point, moved
-or not, and answers with the sum of what it gives, weighted by the tape's gradients of that. So one
-evaluation, which costs little more than one of the loss, moves every unit by itself.
-"""
+"""The graph of one loss, cut between its units: what each is given there, and what computes it."""
 
 from __future__ import annotations
 
