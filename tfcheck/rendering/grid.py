@@ -145,19 +145,19 @@ def _union(lists: Iterable[list[str]]) -> list[str]:
     return list(dict.fromkeys(path for paths in lists for path in paths))
 
 
-Finding = VariableReport | LayerReport
+Reported = VariableReport | LayerReport
 
 
-def _findings(report: Outcome, by_layer: bool) -> dict[str, list[Finding]]:
+def _findings(report: Outcome, by_layer: bool) -> dict[str, list[Reported]]:
     """The findings of each row; Keras allows two variables, or two layers, of one path."""
-    found: dict[str, list[Finding]] = {}
+    found: dict[str, list[Reported]] = {}
     for layer in report.layers:
         for finding in (layer,) if by_layer else layer.variables:
             found.setdefault(finding.path, []).append(finding)
     return found
 
 
-def _cell(path: str, findings: list[Finding], report: Outcome) -> Cell:
+def _cell(path: str, findings: list[Reported], report: Outcome) -> Cell:
     cells = [_cell_of(finding, report) for finding in findings]
     if cells:
         return max(cells, key=_badness)
@@ -167,7 +167,7 @@ def _cell(path: str, findings: list[Finding], report: Outcome) -> Cell:
     return Cell("absent", 0.0, "", "", f"{path}, {when}: not checked")
 
 
-def _cell_of(finding: Finding, report: Outcome) -> Cell:
+def _cell_of(finding: Reported, report: Outcome) -> Cell:
     kind, reason = _kind(finding)
     agreement = digits(finding.score)
     shade = kind
@@ -187,7 +187,7 @@ def _cell_of(finding: Finding, report: Outcome) -> Cell:
     return Cell(shade, agreement, text, symbol, title)
 
 
-def _kind(finding: Finding) -> tuple[str, str]:
+def _kind(finding: Reported) -> tuple[str, str]:
     if isinstance(finding, VariableReport):
         return words.kind(finding), finding.reason
     if finding.variables and not any(variable.counts for variable in finding.variables):
