@@ -10,29 +10,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from floors import FLOORS, floor_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tfcheck"
-
-FLOORS = (
-    {"_version", "errors", "formats", "internals", "progress", "variables"},
-    {"deadline", "duration", "graph", "measure", "memory"},
-    {"judge", "stages", "unchanged"},
-    {"settings", "trace"},
-    {"promote", "report", "units"},
-    {"objective", "rendering"},
-    {"evaluate", "gradient_report"},
-    {"examine"},
-    {"locate", "reproduce", "tracking", "training"},
-    {"assemble", "dashboard"},
-    {"checker"},
-    {"check"},
-    {"__init__"},
-    {"callbacks"},
-    {"scripts"},
-    {"__main__"},
-)
-"""From the ground up: what stands here imports itself and lower floors only."""
 
 NUMBERS_ALONE = ("formats", "judge", "measure", "settings")
 NO_TENSORFLOW = (*NUMBERS_ALONE, "report", "gradient_report", "rendering", "tracking", "dashboard")
@@ -45,11 +26,6 @@ HOMES = {
     "matplotlib": {"rendering", "scripts"},
 }
 """Where a library may be imported."""
-
-
-def floor_of(part: str) -> int:
-    """The floor of a package or module."""
-    return next(number for number, floor in enumerate(FLOORS) if part in floor)
 
 
 def sources() -> dict[str, ast.Module]:

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from tfcheck.scripts.bench import __main__ as command
 from tfcheck.scripts.bench import (
+    account,
     beside_training,
     depth,
     directions,
@@ -27,7 +28,6 @@ from tfcheck.scripts.bench import (
     networks,
     plots,
     processes,
-    readme,
     results,
     table,
 )
@@ -394,7 +394,7 @@ def test_the_readme_tells_what_was_measured() -> None:
         "networks": section("networks", rows=rows),
         "depth": section("depth", load=3.0, rows=(*DEEP, *depth.line(DEEP))),
     }
-    text = readme.filled(f"Before.\n{readme.BEGIN}\nold\n{readme.END}\nAfter.\n", sections)
+    text = account.filled(f"Before.\n{account.BEGIN}\nold\n{account.END}\nAfter.\n", sections)
     assert text.startswith("Before.\n")
     assert text.endswith("\nAfter.\n")
     assert "old" not in text
@@ -404,7 +404,7 @@ def test_the_readme_tells_what_was_measured() -> None:
     ) in text
     assert f"| {networks.TINY[0].label} | stopped after 900 s |" in text
     assert "of 2 to 200 layers, all layers right: 20 ms and 3 ms for each layer, within 0 %" in text
-    assert readme.filled(text, sections) == text
+    assert account.filled(text, sections) == text
     assert "MLP" not in text
     assert "on 2 × Example, TensorFlow 2.18.0, in 0 minutes" in text
     assert "The machine had other work before: Title of depth." in text

@@ -1,13 +1,23 @@
-"""The README's own example, run as written."""
+"""The README and the pages of `docs/`: examples run as written, tables hold what there is."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+from floors import floor_of
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+import tfcheck
+from tfcheck import Verdict
+from tfcheck.callbacks import GradientCheck
+from tfcheck.judge.reasons import Reason
+from tfcheck.scripts.bench import account, results
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def _block(language: str, number: int = 0) -> str:
@@ -33,25 +43,67 @@ def test_first_example_prints_what_the_readme_shows(capsys: pytest.CaptureFixtur
     assert "FAIL" in printed
 
 
+def rows(page: str) -> list[list[str]]:
+    """The rows of a page's tables, each as the text of its cells."""
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
 def test_options_of_the_tables_exist() -> None:
-    """Every option in the README's tables is a parameter of the callback, and none is missing."""
-    import inspect
+    """The tables of options are the parameters of the callback and the checks, none missing."""
+    documented = {
+        option
+        for row in rows(PAGES["options.md"].partition("## Reading")[0])
+        for option in re.findall(r"`(\w+)`", row[0])
+    }
+    checks = (tfcheck.check_gradients, tfcheck.check_layer, GradientCheck)
+    parameters = {name for one in checks for name in inspect.signature(one).parameters}
+    given = {"model", "layer", "x", "y", "sample_weight", "inputs", "arguments", "output_gradients"}
+    assert documented == parameters - given
 
-    from tfcheck.callbacks import GradientCheck
 
-    documented = set()
-    for line in README.splitlines():
-        row = re.match(r"\| (`\w+`(?:, `\w+`)*) \|", line)
-        if row:
-            documented |= set(re.findall(r"`(\w+)`", row[1]))
-    parameters = set(inspect.signature(GradientCheck).parameters) - {"x", "y", "sample_weight"}
-    assert parameters <= documented
+def test_verdicts_and_reasons_are_explained() -> None:
+    """Every verdict and every reason has its row."""
+    named = {row[0] for row in rows(PAGES["options.md"])}
+    assert set(map(str, Verdict)) <= named
+    assert {str(reason) for reason in Reason if reason} <= named
+
+
+def test_folders_of_the_table_are_those_of_the_tree() -> None:
+    """README's table has each folder with code once, in the order of the flow."""
+    table = README.partition("<!-- folders -->")[2].partition("<!-- end of folders -->")[0]
+    named = re.findall(r"\| \[`([\w/]+)/`\]\(\1/\) \|", table)
+    there = [path.parent for path in (ROOT / "tfcheck").glob("*/__init__.py")]
+    folders = {path.relative_to(ROOT).as_posix() for path in there if not path.is_symlink()}
+    assert sorted(named) == sorted({*folders, "callbacks", "scripts"})
+    floors = [floor_of(name.rpartition("/")[2]) for name in named]
+    assert floors == sorted(floors)
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "tfcheck/ARCHITECTURE.md", *PAGES]
+)
+def test_links_lead_somewhere(page: str) -> None:
+    """Links within the repository are to files that are there, and to headings that are there."""
+    path = ROOT / ("docs" if page in PAGES else "") / page
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if link.startswith("http"):
+            continue
+        name, _, heading = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}
+
+
+def test_users_come_first() -> None:
+    """The first 150 lines of the README are for users."""
+    assert README[: README.index("## Development")].count("\n") <= 160
 
 
 def test_speed_is_what_was_measured() -> None:
-    """The README's numbers are those of the results: `python -m tfcheck.scripts.bench.readme`."""
-    from tfcheck.scripts.bench import readme, results
-
-    measured = results.load(Path(readme.__file__).parent / "results")
+    """The numbers of `docs/how-fast.md` are those of the results."""
+    measured = results.load(ROOT / account.RESULTS)
     assert measured
-    assert readme.filled(README, measured) == README
+    assert account.filled(PAGES["how-fast.md"], measured) == PAGES["how-fast.md"]

@@ -1,8 +1,8 @@
-"""The README's account of how fast tfcheck is: its numbers are those of the results.
+"""The account of how fast tfcheck is: its numbers are those of the results.
 
-    python -m tfcheck.scripts.bench.readme
+    python -m tfcheck.scripts.bench.account
 
-writes it anew, between two marks in the README, after the benchmark has been run.
+writes it anew, between two marks in `docs/how-fast.md`, after the benchmark has been run.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from tfcheck.scripts.bench.table import is_busy, line, quantity
 
 BEGIN, END = "<!-- measured -->", "<!-- end of what is measured -->"
 RESULTS = Path("scripts/bench/results")
+PAGE = Path("docs/how-fast.md")
 Sections = Mapping[str, Section]
 
 
-def filled(readme: str, sections: Sections) -> str:
-    """The README with what was measured between its marks.
+def filled(page: str, sections: Sections) -> str:
+    """A page with what was measured between its marks.
 
     Args:
-        readme: its text.
+        page: its text.
         sections: the results, by name; what has none is left out.
     """
-    before, _, rest = readme.partition(f"{BEGIN}\n")
+    before, _, rest = page.partition(f"{BEGIN}\n")
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{account(sections)}{END}{after}"
 
@@ -131,7 +132,7 @@ def _networks(sections: Sections) -> Iterator[str]:
             ]
         )
     yield ""
-    yield f"![Large networks]({RESULTS.as_posix()}/networks.svg)"
+    yield f"![Large networks](../{RESULTS.as_posix()}/networks.svg)"
 
 
 def _cell(row: Row) -> str:
@@ -153,7 +154,7 @@ def _depth(sections: Sections) -> Iterator[str]:
             )
     if rows:
         yield ""
-        yield f"![Depth]({RESULTS.as_posix()}/depth.svg)"
+        yield f"![Depth](../{RESULTS.as_posix()}/depth.svg)"
 
 
 def _rows(sections: Sections, name: str) -> tuple[Row, ...]:
@@ -174,18 +175,16 @@ def _times(number: float | None) -> str:
 
 
 @click.command()
-@click.argument(
-    "readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), default="README.md"
-)
-def main(readme: Path) -> None:
-    """Write what was measured into README, between its marks."""
-    text = readme.read_text(encoding="utf-8")
+@click.argument("page", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=PAGE)
+def main(page: Path) -> None:
+    """Write what was measured into PAGE, between its marks."""
+    text = page.read_text(encoding="utf-8")
     if not re.search(f"{BEGIN}\n.*{END}", text, re.DOTALL):
         raise click.UsageError(
-            f"A README has a place for what is measured. Received: {readme.name} without it. "
+            f"The page has a place for what is measured. Received: {page.name} without it. "
             f"Put the lines {BEGIN} and {END} where it should be."
         )
-    readme.write_text(filled(text, load(RESULTS)), encoding="utf-8")
+    page.write_text(filled(text, load(RESULTS)), encoding="utf-8")
 
 
 if __name__ == "__main__":

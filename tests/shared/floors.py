@@ -1,0 +1,28 @@
+"""The floors of the house: who may import whom, and in which order the steps follow."""
+
+from __future__ import annotations
+
+FLOORS = (
+    {"_version", "errors", "formats", "internals", "progress", "variables"},
+    {"deadline", "duration", "graph", "measure", "memory"},
+    {"judge", "stages", "unchanged"},
+    {"settings", "trace"},
+    {"promote", "report", "units"},
+    {"objective", "rendering"},
+    {"evaluate", "gradient_report"},
+    {"examine"},
+    {"locate", "reproduce", "tracking", "training"},
+    {"assemble", "dashboard"},
+    {"checker"},
+    {"check"},
+    {"__init__"},
+    {"callbacks"},
+    {"scripts"},
+    {"__main__"},
+)
+"""From the ground up: what stands here imports itself and lower floors only."""
+
+
+def floor_of(part: str) -> int:
+    """The floor of a package or module."""
+    return next(number for number, floor in enumerate(FLOORS) if part in floor)
