@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["GradientCheck", "GradientCheckWarning"]
 
 
+# Long: a fifth of it tells what every option does, where `help()` and editors show it.
 class GradientCheck(keras.callbacks.Callback):
     """Checks backpropagation at chosen checkpoints of `model.fit`.
 

@@ -84,7 +84,7 @@ def _placed(lanes: Lanes, parts: Parts) -> Lanes:
         start += len(wide)
     sizes = axes_of(tuple(new))
     free = [size for axis, size in enumerate(sizes) if axis not in at]
-    return Lanes(lanes.base, tuple(new), at, tf.reshape(lanes.values, [-1, *free]))
+    return Lanes(lanes.unperturbed, tuple(new), at, tf.reshape(lanes.values, [-1, *free]))
 
 
 def _broadcast(lanes: Lanes, parts: Parts) -> list[int]:

@@ -11,7 +11,7 @@ from tfcheck.evaluate.slices import axes_of, take
 
 
 def summed(lanes: Lanes, dimensions: Sequence[int], out: tf.Tensor, *, keep: bool) -> Lanes:
-    """A sum over dimensions: that of `base`, and what the slice changes of it."""
+    """A sum over dimensions: that of `unperturbed`, and what the slice changes of it."""
     firsts = lanes.firsts()
     gone = {
         firsts[dimension] + position
@@ -42,7 +42,7 @@ def summed(lanes: Lanes, dimensions: Sequence[int], out: tf.Tensor, *, keep: boo
 def bilinear(
     lanes: Lanes, other: tf.Tensor, labels: tuple[str, str, tuple[str, ...]], out: tf.Tensor
 ) -> Lanes:
-    """A product that is linear in each operand: that of `base`, and what the slice changes of it.
+    """A product, linear in each operand: that of `unperturbed`, and what the slice changes of it.
 
     Args:
         lanes: the operand that is perturbed.

@@ -186,7 +186,7 @@ def _pool(op: tf.Operation, operands: Sequence[Operand]) -> Lanes | None:
 
 
 def _in_one_channel(images: Lanes) -> bool:
-    return set(images.at) == {3} and images.parts == single(images.base.shape)
+    return set(images.at) == {3} and images.parts == single(images.unperturbed.shape)
 
 
 def _gather(op: tf.Operation, operands: Sequence[Operand]) -> Lanes | None:
@@ -194,7 +194,11 @@ def _gather(op: tf.Operation, operands: Sequence[Operand]) -> Lanes | None:
     table, indices, axis = operands
     if not isinstance(table, Lanes) or isinstance(indices, Lanes) or _integers(axis) != [0]:
         return None
-    if op.get_attr("batch_dims") or 0 not in table.at or table.parts != single(table.base.shape):
+    if (
+        op.get_attr("batch_dims")
+        or 0 not in table.at
+        or table.parts != single(table.unperturbed.shape)
+    ):
         return None
     out, rank = op.outputs[0], len(indices.shape)
     at = {dimension - 1 + rank: i for dimension, i in table.at.items() if dimension}

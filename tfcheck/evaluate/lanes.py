@@ -18,17 +18,17 @@ from tfcheck.evaluate.slices import Parts, axes_of, take
 
 @dataclass(frozen=True, eq=False)
 class Lanes:
-    """A tensor in K lanes, each of which equals `base` but for one slice.
+    """A tensor in K lanes, each of which equals `unperturbed` but for one slice.
 
     Attributes:
-        base: the tensor where nothing is perturbed.
+        unperturbed: the tensor where nothing is perturbed.
         parts: for each dimension the sizes of the axes that it is made of; more than one after a
             reshape that merges axes.
         at: for the axes that the slice fixes its index in each lane, [K] int64.
         values: the slice in each lane, [K, *sizes of the other axes].
     """
 
-    base: tf.Tensor
+    unperturbed: tf.Tensor
     parts: Parts
     at: Mapping[int, tf.Tensor]
     values: tf.Tensor
@@ -45,8 +45,8 @@ class Lanes:
 
     @property
     def change(self) -> tf.Tensor:
-        """How the slice differs from that of `base`, [K, *sizes of the free axes]."""
-        return self.values - take(self.base, self.axes, self.at)
+        """How the slice differs from that of `unperturbed`, [K, *sizes of the free axes]."""
+        return self.values - take(self.unperturbed, self.axes, self.at)
 
     def firsts(self) -> list[int]:
         """For each dimension its first axis."""
@@ -66,16 +66,16 @@ class Lanes:
         values = tf.where(
             tf.reshape(chosen, shape),
             tf.expand_dims(self.values, position),
-            take(self.base, self.axes, at),
+            take(self.unperturbed, self.axes, at),
         )
-        return Lanes(self.base, self.parts, at, values)
+        return Lanes(self.unperturbed, self.parts, at, values)
 
     def dense(self) -> tf.Tensor:
         """The whole tensor in every lane, [K, *shape]."""
         lanes = self
         for axis in self.at:
             lanes = lanes.spread(axis)
-        return tf.reshape(lanes.values, [-1, *lanes.base.shape])
+        return tf.reshape(lanes.values, [-1, *lanes.unperturbed.shape])
 
 
 Operand: TypeAlias = "Lanes | tf.Tensor"

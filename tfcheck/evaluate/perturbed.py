@@ -188,7 +188,7 @@ def _walk(
         if op.type == "IdentityN" and not late:
             for operand, out in zip(operands, op.outputs, strict=True):
                 if isinstance(operand, Lanes):
-                    walk.lanes[out.ref()] = replace(operand, base=out)
+                    walk.lanes[out.ref()] = replace(operand, unperturbed=out)
             continue
         new = None if late else through(op, operands)
         if new is not None:
