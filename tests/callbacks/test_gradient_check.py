@@ -385,7 +385,7 @@ def test_a_model_that_fit_builds() -> None:
 def test_on_fail_warn() -> None:
     """By default a failure is a warning that names the variable and the culprit; fit goes on."""
     callback = GradientCheck(X[:4], Y[:4], **QUIET)
-    named = r"net/before/.* Culprit: net/sine \(test_callback\.py:\d+ in \w+(\.call)?\)\."
+    named = r"net/before/.* Culprit: net/sine \(wrong_sine\.py:\d+ in \w+(\.call)?\)\."
     with pytest.warns(GradientCheckWarning, match=named):
         history = fit(small_model(WrongSine(name="sine")), callback)
     assert len(history.epoch) == 2
