@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from reports import report, variable
 
 import tfcheck.checker
 from tfcheck.callbacks import GradientCheck
@@ -20,7 +21,6 @@ from tfcheck.callbacks.step_count import StepCount
 from tfcheck.callbacks.telling import GradientCheckWarning, finding
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict
-from tfcheck.report.rows import LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.trace.batch import first_batch
 
 X = np.linspace(-1, 1, 32, dtype="float32").reshape(16, 2)
@@ -31,12 +31,8 @@ def report_with(
     verdict: Verdict, reason: str = "", note: str = "", **fields: Any
 ) -> GradientReport:
     """A report on one variable with this finding."""
-    variable = VariableReport(
-        "net/a/kernel", "net/a", (2,), 3.6e-8, verdict, reason, 1.0, 1.0, 1e-9, note=note
-    )
-    layer = LayerReport("net/a", 3.6e-8, verdict, (variable,))
-    summary = ObjectiveSummary("train_step", "train")
-    return GradientReport(verdict, 3.6e-8, (layer,), (), (), summary, **fields)
+    found = variable("net/a/kernel", 3.6e-8, verdict=verdict, reason=reason, note=note)
+    return report(found, **fields)
 
 
 @pytest.fixture

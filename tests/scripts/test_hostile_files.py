@@ -192,15 +192,24 @@ def network(units: int = 1) -> keras.Model:
     return model
 
 
-def rewritten(file: Path, change: Callable[[str], str]) -> Path:
-    """A `.keras` file with another configuration, and the weights it had."""
+def members_of(file: Path) -> dict[str, bytes]:
+    """What is in a `.keras` file."""
     with zipfile.ZipFile(file) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    members["config.json"] = change(members["config.json"].decode()).encode()
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def pack(file: Path, members: dict[str, bytes]) -> Path:
+    """Put these members into a `.keras` file, in place of all that was there."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return file
+
+
+def rewritten(file: Path, change: Callable[[str], str]) -> Path:
+    """A `.keras` file with another configuration, and the weights it had."""
+    members = members_of(file)
+    return pack(file, members | {"config.json": change(members["config.json"].decode()).encode()})
 
 
 def many_units(file: Path) -> Path:
@@ -217,19 +226,20 @@ def many_units(file: Path) -> Path:
 def large_dataset(file: Path) -> Path:
     """Weights that declare far more numbers than are stored."""
     network().save(file)
-    inner = file.with_name("inner.h5") if file.suffix == ".keras" else file
     if file.suffix == ".keras":
-        with zipfile.ZipFile(file) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
+        inner = file.with_name("inner.h5")
+        members = members_of(file)
         inner.write_bytes(members["model.weights.h5"])
-    with h5py.File(inner, "a") as content:
-        content.create_dataset("more", (10**10,), "float32", chunks=(1000,), compression="gzip")
-    if file.suffix == ".keras":
-        members["model.weights.h5"] = inner.read_bytes()
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, member in members.items():
-                archive.writestr(name, member)
+        add_large_dataset(inner)
+        return pack(file, members | {"model.weights.h5": inner.read_bytes()})
+    add_large_dataset(file)
     return file
+
+
+def add_large_dataset(file: Path) -> None:
+    """Add a dataset of ten billion numbers, none of them stored."""
+    with h5py.File(file, "a") as content:
+        content.create_dataset("more", (10**10,), "float32", chunks=(1000,), compression="gzip")
 
 
 def elsewhere(file: Path) -> Path:

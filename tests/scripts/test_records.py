@@ -10,24 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reports import report, variable
 
 import tfcheck.scripts.records
 from tfcheck import GradientReport
-from tfcheck.judge.verdict import Verdict
-from tfcheck.report.rows import LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.scripts.records import Records
 from tfcheck.tracking import TrackingError
 
-WRONG = VariableReport("gate/kernel", "gate", (3, 2), 0.5, Verdict.FAIL, "", 1.0, 3.0, 1e-9)
-REPORT = GradientReport(
-    Verdict.FAIL,
-    0.5,
-    (LayerReport("gate", 0.5, Verdict.FAIL, (WRONG,)),),
-    (),
-    (),
-    ObjectiveSummary("train_step", "train", (0.5,), 1e-9),
-    model="größe",
-)
+REPORT = report(variable("gate/kernel", 0.5), model="größe")
 SERVER = "http://127.0.0.1:9"
 STANDS = "but the verdict stands."
 

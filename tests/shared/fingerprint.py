@@ -19,6 +19,7 @@ import types
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -29,6 +30,7 @@ from tfcheck.internals import TF_FUNCTION_KIND, VARIABLE_KIND, global_state_of_k
 
 Fingerprint = dict[str, Any]
 
+_TESTS = Path(__file__).parents[1]
 _THREADS = "process.threads"
 _PLAIN = (int, float, complex, bool, str, bytes, type(None))
 _CLOSED = ("tensorflow", "numpy", "tfcheck", "threading", "weakref", "_weakref", "logging", "queue")
@@ -175,10 +177,17 @@ def _parts(item: Any) -> list[tuple[str, Any]]:
     module = str(kind.__module__)  # a property, in a class of TensorFlow's
     if isinstance(getattr(item, "__dict__", None), dict) and not module.startswith(_CLOSED):
         parts += [(f".{name}", value) for name, value in vars(item).items()]
-        if module.startswith("test_"):
+        if _is_of_the_tests(module):
             names = [name for name in vars(kind) if not name.startswith(("__", "_abc"))]
             parts += [(f".class.{name}", vars(kind)[name]) for name in names]
     return parts
+
+
+@functools.cache
+def _is_of_the_tests(module: str) -> bool:
+    """Whether a module is one of the tests', whose classes are looked at, too."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and Path(file).is_relative_to(_TESTS)
 
 
 def _content(cell: Any) -> Any:

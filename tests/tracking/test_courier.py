@@ -18,10 +18,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from fake_mlflow import ARTIFACTS, FakeMlflow
+from reports import report, variable
 
 from tfcheck.gradient_report import GradientReport
-from tfcheck.judge.verdict import Verdict
-from tfcheck.report.rows import LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.scripts.cli import main
 from tfcheck.settings import Settings
 from tfcheck.tracking import MlflowTracking
@@ -42,27 +41,11 @@ print("logged", flush=True)
 """
 
 
-def report_at(step: int, verdict: Verdict = Verdict.PASS, variables: int = 2) -> GradientReport:
-    """A report on so many variables."""
-    layers = []
-    for number in range(variables):
-        path = f"block_{number}"
-        numbers = (1e-9, verdict, "", 1.0, 1.0, 1e-9)
-        variable = VariableReport(f"{path}/kernel", path, (3, 2), *numbers)
-        layers.append(LayerReport(path, 1e-9, verdict, (variable,)))
-    return GradientReport(
-        verdict,
-        1e-9,
-        tuple(layers),
-        (),
-        (),
-        ObjectiveSummary("train_step", "train", (1.5,)),
-        settings=Settings(batch_size=8),
-        step=step,
-        checkpoint=f"step {step}",
-        seconds=0.5,
-        model="net",
-    )
+def report_at(step: int) -> GradientReport:
+    """A report on two layers."""
+    rows = (variable("block_0/kernel", 1e-9), variable("block_1/kernel", 1e-9))
+    options = Settings(batch_size=8)
+    return report(*rows, settings=options, step=step, checkpoint=f"step {step}", model="net")
 
 
 def trained(steps: tuple[int, ...] = (0, 10), **options: Any) -> tuple[MlflowTracking, float]:
