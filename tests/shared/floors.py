@@ -10,7 +10,7 @@ FLOORS = (
     {"promote", "report", "units"},
     {"objective", "rendering"},
     {"evaluate", "gradient_report"},
-    {"examine"},
+    {"examine", "prepared"},
     {"locate", "reproduce", "tracking", "training"},
     {"assemble", "dashboard"},
     {"after_examining"},

@@ -5,7 +5,7 @@ Importing this package loads no MLflow, nor does tracking a training load it int
 
 In: `GradientReport`s. Out: metrics, tags, pictures and files of a run. No TensorFlow.
 
-May import: `gradient_report`, `rendering`, `report` and lower.
+May import: `rendering`, `report`, `judge`; `gradient_report`, `settings`, `errors`.
 """
 
 from __future__ import annotations
