@@ -16,7 +16,10 @@ from repository import ROOT
 PACKAGE = ROOT / "tfcheck"
 
 NUMBERS_ALONE = ("formats", "judge", "measure", "settings")
-NO_TENSORFLOW = (*NUMBERS_ALONE, "report", "gradient_report", "rendering", "tracking", "dashboard")
+NO_TENSORFLOW = (
+    *(*NUMBERS_ALONE, "pyproject", "report", "gradient_report"),
+    *("rendering", "tracking", "dashboard"),
+)
 HOMES = {
     "tensorflow": set.union(*FLOORS) - set(NO_TENSORFLOW),
     "keras": set.union(*FLOORS) - set(NO_TENSORFLOW),
@@ -24,6 +27,8 @@ HOMES = {
     "rich": {"rendering", "scripts"},
     "jinja2": {"rendering"},
     "matplotlib": {"rendering", "scripts"},
+    "pytest": {"testing"},
+    "junitparser": {"scripts"},
 }
 """Where a library may be imported."""
 

@@ -43,6 +43,23 @@ def test_help_is_light() -> None:
     assert heavy_modules_after(code) == []
 
 
+def test_the_pytest_plugin_is_light() -> None:
+    """Pytest loads it in every project: it brings none of them, nor anything of tfcheck's besides.
+
+    What it needs to wait for a check is the package itself, its errors, and four small files.
+    """
+    code = "import sys, tfcheck.testing.pytest_plugin\n"
+    said = "print(*sorted(name for name in sys.modules if name.startswith('tfcheck')))"
+    finished = subprocess.run(
+        [sys.executable, "-c", code + said], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    own = {"assertion", "options", "packages", "pytest_plugin", "running"}
+    known = {"tfcheck", "tfcheck._version", "tfcheck.errors", "tfcheck.testing"}
+    assert set(finished.stdout.split()) == known | {f"tfcheck.testing.{name}" for name in own}
+    assert heavy_modules_after(code) == []
+    assert "numpy" not in finished.stdout
+
+
 def test_weight_is_seen() -> None:
     """The two tests above can fail: using what needs TensorFlow is noticed."""
     loaded = heavy_modules_after("import tfcheck; tfcheck.check_gradients")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 FLOORS = (
     {"_version", "errors", "formats", "internals", "progress", "variables"},
-    {"deadline", "duration", "graph", "measure", "memory"},
+    {"deadline", "duration", "graph", "measure", "memory", "pyproject"},
     {"judge", "stages", "unchanged"},
     {"settings", "trace"},
     {"promote", "report", "units"},
@@ -17,7 +17,7 @@ FLOORS = (
     {"checker"},
     {"check"},
     {"__init__"},
-    {"callbacks"},
+    {"callbacks", "testing"},
     {"scripts"},
     {"__main__"},
 )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 
-from tfcheck.rendering.console_view import history_view, report_view
+from tfcheck.rendering.console_view import failure_view, history_view, report_view
 from tfcheck.rendering.page import Page
 from tfcheck.rendering.terminal import (
     WIDEST,
@@ -38,6 +38,16 @@ def report_text(
     """
     page = _page(width, encoding)
     return _plain(report_view(report, page, show_all), page)
+
+
+def failure_text(report: Outcome) -> str:
+    """What of a report does not pass, as plain text for the message of an error.
+
+    Args:
+        report: the outcome of a check.
+    """
+    page = _page(None, None)
+    return _plain(failure_view(report, page), page)
 
 
 def print_report(report: Outcome, console: Console | None = None, show_all: bool = False) -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 from tfcheck.errors import some
 from tfcheck.rendering import words
 from tfcheck.rendering.advice import advice
-from tfcheck.rendering.facts import facts, summary, worst_variable
+from tfcheck.rendering.facts import facts, failure_sentence, summary, worst_variable
 from tfcheck.rendering.page import Page
 from tfcheck.rendering.rows import MOST_ROWS, chosen_rows, needs_attention, telling_variables
 from tfcheck.rendering.table import coordinates_view, variables_view
@@ -39,6 +39,21 @@ def report_view(report: Outcome, page: Page, show_all: bool = False) -> Renderab
     parts.append(_remarks(report, page))
     if rows.groups:
         parts.append(Padding(page.text(words.HOW_TO_READ, "dim"), (1, 2, 0, 2)))
+    return Group(*parts)
+
+
+def failure_view(report: Outcome, page: Page) -> RenderableType:
+    """What of a report does not pass: one sentence, the rows, and what is to say of them."""
+    parts: list[RenderableType] = [page.text(failure_sentence(report))]
+    if report.error:
+        parts.append(Padding(page.text(report.error), (1, 2, 0, 2)))
+    wrong = [
+        tuple(v for v in layer.variables if needs_attention(v))[:MOST_ROWS]
+        for layer in report.layers
+    ]
+    if groups := [group for group in wrong if group][:MOST_ROWS]:
+        parts.append(variables_view(report, groups, page))
+    parts.extend(_explanations(report, False, page))
     return Group(*parts)
 
 

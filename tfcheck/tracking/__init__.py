@@ -13,11 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tfcheck.tracking.mlflow_tracking import MlflowTracking
+from tfcheck.tracking.protocol import Tracking
 
 if TYPE_CHECKING:
     from tfcheck.tracking.sending import TrackingError, log_report, resend
 
-__all__ = ["MlflowTracking", "TrackingError", "log_report", "resend"]
+__all__ = ["MlflowTracking", "Tracking", "TrackingError", "log_report", "resend"]
 
 if not TYPE_CHECKING:
 
