@@ -22,7 +22,7 @@ HOMES = {
     "mlflow": {"tracking", "dashboard", "scripts", "internals"},
     "rich": {"rendering", "scripts"},
     "jinja2": {"rendering"},
-    "matplotlib": {"rendering", "scripts"},
+    "matplotlib": {"rendering", "scripts", "gradient_report"},
 }
 """Where a library may be imported."""
 
