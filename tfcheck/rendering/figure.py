@@ -19,7 +19,7 @@ from tfcheck.rendering.curves import (
     scores,
     tangents,
 )
-from tfcheck.rendering.palette import INK, MUTED
+from tfcheck.rendering.palette import MUTED_ON_WHITE, ON_WHITE
 from tfcheck.rendering.pictures import RIGHT, WRONG
 from tfcheck.report.curves import Curves
 from tfcheck.report.outcome import Outcome
@@ -70,15 +70,15 @@ def figure_of(report: Outcome, variable: str | None = None) -> Figure:
 
 def _draw_loss(axes: Axes, path: str, curves: Curves, lines: Sequence[Tangent]) -> None:
     """The loss with its two tangents."""
-    axes.plot(curves.places, curves.losses, color=INK, marker=".", linewidth=1.2, label="loss")
+    axes.plot(curves.places, curves.losses, color=ON_WHITE, marker=".", linewidth=1.2, label="loss")
     ends = curves.places[0], curves.places[-1]
     for line, colour, style in zip(lines, (RIGHT, WRONG), ("-", "--"), strict=True):
         slope = "none" if math.isnan(line.slope) else words.number(line.slope, 4)
         label = f"{line.name} slope: {slope}"
         axes.plot(ends, line.values, color=colour, linestyle=style, linewidth=2, label=label)
     _write_title(axes, f"{path}\nloss along the direction {curves.direction}")
-    axes.set_xlabel("how far the variable moves, beside its own size", color=MUTED)
-    axes.set_ylabel(f"loss ({curves.precision})", color=MUTED)
+    axes.set_xlabel("how far the variable moves, beside its own size", color=MUTED_ON_WHITE)
+    axes.set_ylabel(f"loss ({curves.precision})", color=MUTED_ON_WHITE)
     axes.legend(fontsize=8)
 
 
@@ -97,14 +97,16 @@ def _draw_scores(
             markersize=4,
             label=one.precision,
         )
-    axes.axhline(concerning, color=MUTED, linestyle=":", label=f"fails from {concerning:g}")
-    axes.axvline(CLASSICAL_STEP, color=MUTED, linestyle=":", linewidth=1)
+    axes.axhline(
+        concerning, color=MUTED_ON_WHITE, linestyle=":", label=f"fails from {concerning:g}"
+    )
+    axes.axvline(CLASSICAL_STEP, color=MUTED_ON_WHITE, linestyle=":", linewidth=1)
     if math.isfinite(curves.step):
         label = f"step that the check chose: {words.scientific(curves.step)}"
-        axes.axvline(curves.step, color=INK, linestyle="-.", linewidth=1, label=label)
+        axes.axvline(curves.step, color=ON_WHITE, linestyle="-.", linewidth=1, label=label)
     _write_title(axes, f"{path}\nscore of a right gradient, by the step")
-    axes.set_xlabel("step, beside the variable's own size", color=MUTED)
-    axes.set_ylabel("score", color=MUTED)
+    axes.set_xlabel("step, beside the variable's own size", color=MUTED_ON_WHITE)
+    axes.set_ylabel("score", color=MUTED_ON_WHITE)
     # Wherever it stood within, it would hide something.
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
 
