@@ -28,8 +28,8 @@ def write_junit(report: GradientReport, file: Path) -> None:
         file: where to write it.
     """
     suite = TestSuite(words.printable(f"gradient check of {report.model}"))
-    suite.add_testcases([*_culprits(report), *(_variable(report, v) for v in report.variables)])
     suite.add_property("verdict", str(report.verdict))
+    suite.add_testcases([*_culprits(report), *(_variable(report, v) for v in report.variables)])
     suite.time = round(report.seconds, 3) if math.isfinite(report.seconds) else 0.0
     document = JUnitXml("tfcheck")
     document.add_testsuite(suite)

@@ -33,7 +33,8 @@ def written(one: GradientReport, folder: Path) -> ElementTree.Element:
 
 def case(suite: ElementTree.Element, layer: str, name: str) -> ElementTree.Element:
     """The one test of this name."""
-    (found,) = [c for c in suite if (c.get("classname"), c.get("name")) == (layer, name)]
+    cases = suite.findall("testcase")
+    (found,) = [c for c in cases if (c.get("classname"), c.get("name")) == (layer, name)]
     return found
 
 
@@ -48,6 +49,7 @@ def test_counts(tmp_path: Path) -> None:
     }
     assert suite.get("name") == "gradient check of mnist_cnn"
     assert suite.get("time") == "1.3"
+    assert [element.tag for element in suite][:2] == ["properties", "testcase"]
     clean = written(PASSING, tmp_path)
     assert (clean.get("tests"), clean.get("failures"), clean.get("skipped")) == ("3", "0", "0")
 

@@ -9,6 +9,7 @@ import pytest
 from repository import ROOT
 from wrong_layers_package import run_pytest, write_package
 
+RIGHT, WRONG = "return x * tf.sigmoid(x)", "return forgetful(x)"
 PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 
 
@@ -37,3 +38,27 @@ def test_the_recipe(tmp_path: Path, wrong: bool) -> None:
         assert "Hidden" not in printed
     else:
         assert "2 passed" in printed
+
+
+def without_numbers(text: str) -> list[str]:
+    """The words of a text, line by line: numbers, their signs and columns are another day's."""
+    text = re.sub(r"-?\d[\d.]*(e-?\d+)?", "0", text)
+    lines = (" ".join(line.removeprefix("E ").split()).strip("─= ") for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def test_what_is_shown_is_printed(tmp_path: Path) -> None:
+    """The failure and the summary of the page come from a session with its own examples."""
+    write_package(tmp_path)
+    layers = tmp_path / "shop" / "layers.py"
+    layers.write_text(layers.read_text("utf-8").replace(RIGHT, WRONG), encoding="utf-8")
+    first = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
+    (tmp_path / "test_swish.py").write_text(first, encoding="utf-8")
+    (tmp_path / "test_layers.py").write_text(block("recipe"), encoding="utf-8")
+    finished = run_pytest(tmp_path, "test_swish.py", "test_layers.py")
+    assert "2 failed, 1 passed" in finished.stdout
+    printed = "\n".join(without_numbers(finished.stdout))
+    for name in ("failure", "summary"):
+        shown = without_numbers(block(name))
+        assert len(shown) >= 4
+        assert "\n".join(shown) in printed.replace("GradientCheckFailed: ", "\n"), name

@@ -13,13 +13,14 @@ from rich.text import Text
 from tfcheck.errors import some
 from tfcheck.rendering import words
 from tfcheck.rendering.advice import advice
-from tfcheck.rendering.facts import facts, failure_sentence, summary, worst_variable
+from tfcheck.rendering.facts import facts, summary, worst_variable
 from tfcheck.rendering.page import Page
 from tfcheck.rendering.rows import MOST_ROWS, chosen_rows, needs_attention, telling_variables
 from tfcheck.rendering.table import coordinates_view, variables_view
 from tfcheck.report.outcome import Outcome
 
 MOST_EXPLAINED = 8
+MOST_EXPLAINED_OF_A_FAILURE = 3
 
 
 def report_view(report: Outcome, page: Page, show_all: bool = False) -> RenderableType:
@@ -43,17 +44,18 @@ def report_view(report: Outcome, page: Page, show_all: bool = False) -> Renderab
 
 
 def failure_view(report: Outcome, page: Page) -> RenderableType:
-    """What of a report does not pass: one sentence, the rows, and what is to say of them."""
-    parts: list[RenderableType] = [page.text(failure_sentence(report))]
+    """What of a report does not pass: the rows, and what is to say of them."""
+    parts: list[RenderableType] = []
     if report.error:
         parts.append(Padding(page.text(report.error), (1, 2, 0, 2)))
-    wrong = [
-        tuple(v for v in layer.variables if needs_attention(v))[:MOST_ROWS]
-        for layer in report.layers
-    ]
-    if groups := [group for group in wrong if group][:MOST_ROWS]:
-        parts.append(variables_view(report, groups, page))
-    parts.extend(_explanations(report, False, page))
+    wrong = [variable for variable in report.worst_first if needs_attention(variable)]
+    shown = {id(variable) for variable in wrong[:MOST_ROWS]}
+    rows = [tuple(v for v in layer.variables if id(v) in shown) for layer in report.layers]
+    if shown:
+        parts.append(variables_view(report, [group for group in rows if group], page))
+    if more := len(wrong) - len(shown):
+        parts.append(page.text(f"  … and {words.plural(more, 'more variable')} that do not pass"))
+    parts.extend(_explanations(report, False, page, MOST_EXPLAINED_OF_A_FAILURE))
     return Group(*parts)
 
 
@@ -115,10 +117,12 @@ def _facts(report: Outcome, page: Page) -> RenderableType:
     )
 
 
-def _explanations(report: Outcome, show_all: bool, page: Page) -> Iterable[RenderableType]:
+def _explanations(
+    report: Outcome, show_all: bool, page: Page, most: int = MOST_EXPLAINED
+) -> Iterable[RenderableType]:
     """For each variable that needs it: what is to say, and its worst coordinates."""
     telling = telling_variables(report)
-    shown = telling if show_all else telling[:MOST_EXPLAINED]
+    shown = telling if show_all else telling[:most]
     for variable in shown:
         head = page.symbol(words.kind(variable), page.folded(variable.path, page.width - 4))
         yield Padding(head, (1, 0, 0, 2))

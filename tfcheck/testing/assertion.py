@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfcheck.errors import ArgumentError, GradientCheckFailed, rule
+from tfcheck.errors import ArgumentError, GradientCheckFailed, TfcheckError, rule
 from tfcheck.testing.options import ALLOWED, project_defaults, require_allowed
 from tfcheck.testing.running import running_test
 
@@ -55,7 +55,11 @@ def assert_gradients(
     if allow is not None:
         given["allow"] = allow
     allowed = require_allowed(given.pop("allow", ()))
-    report = _checked(model_or_layer, inputs, given)
+    try:
+        report = _checked(model_or_layer, inputs, given)
+    except TfcheckError as error:
+        # The sentence says all; where in tfcheck it was found tells a reader nothing.
+        raise error.with_traceback(None) from error.__cause__
     test.note(report)
     if report.verdict not in ("pass", *allowed):
         raise GradientCheckFailed(_message(report), report)

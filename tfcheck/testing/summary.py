@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.reasons import shown as shown_as
 from tfcheck.judge.verdict import Verdict
 from tfcheck.rendering.facts import worst_variable
 from tfcheck.rendering.letters import spelled
@@ -24,6 +25,7 @@ class CheckLine:
         subject: the layer or the model.
         verdict: the verdict.
         score: the worst score; `nan` where unknown.
+        reason: why the worst gradient is not simply judged by its score; `""` where it is.
         seconds: how long it took.
         test: the test that it was made in.
     """
@@ -31,8 +33,9 @@ class CheckLine:
     subject: str
     verdict: str
     score: float
+    reason: str
     seconds: float
-    test: str = ""
+    test: str
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -40,7 +43,7 @@ class CheckLine:
         return (
             f"{SYMBOLS[self.verdict]} {self.verdict}",
             self.subject,
-            scientific(self.score),
+            shown_as(self.reason) if self.reason else scientific(self.score),
             f"{number(self.seconds, 2)} s",
             self.test,
         )
@@ -55,6 +58,7 @@ def noted(report: GradientReport) -> str:
             "subject": printable(report.model),
             "verdict": str(report.verdict),
             "score": score if math.isfinite(score) else str(score),
+            "reason": "" if worst is None else str(worst.reason),
             "seconds": round(report.seconds, 3),
         }
     )
