@@ -26,7 +26,7 @@ HOMES = {
     "mlflow": {"tracking", "dashboard", "scripts", "internals"},
     "rich": {"rendering", "scripts"},
     "jinja2": {"rendering"},
-    "matplotlib": {"rendering", "scripts"},
+    "matplotlib": {"rendering", "scripts", "gradient_report"},
     "pytest": {"testing"},
     "junitparser": {"scripts"},
 }

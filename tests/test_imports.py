@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from tfcheck import callbacks
 HEAVY = ("keras", "matplotlib", "mlflow", "pandas", "psutil", "rich", "sklearn", "tensorflow")
 
 
+@functools.cache
 def heavy_modules_after(code: str) -> list[str]:
     """Run `code` in a fresh Python and return which of the heavy packages it loaded."""
     report = f"\nimport sys; print('loaded:', *[name for name in {HEAVY} if name in sys.modules])"

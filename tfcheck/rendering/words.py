@@ -24,6 +24,9 @@ SYMBOLS = {
     "error": "⊘",
 }
 
+CULPRIT = "▶ "
+"""Marks a layer that is wrong by itself."""
+
 HOW_TO_READ = (
     "score = ‖ĝ − g‖ / (‖ĝ‖ + ‖g‖), where g is the analytic gradient (GradientTape) and ĝ the "
     "numerical one (central differences): 0 is equal, 1 is unrelated. The error bar is the part "

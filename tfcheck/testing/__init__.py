@@ -6,7 +6,7 @@ every project that has tfcheck installed.
 In: a model or a layer with its inputs. Out: a report, or an error whose message shows what is
 wrong; with pytest, a line of its summary.
 
-May import: `check`, `rendering`, `gradient_report`, `judge`; `settings`, `pyproject`, `errors`.
+May import: `rendering`, `judge`; `check`, `gradient_report`, `settings`, `pyproject`, `errors`.
 """
 
 from __future__ import annotations

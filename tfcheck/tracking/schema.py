@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Verdict, digits, worst
-from tfcheck.rendering.words import clipped
+from tfcheck.rendering.words import clipped, moment
 from tfcheck.settings import Settings
 from tfcheck.tracking import history
 
@@ -28,6 +27,15 @@ FIRST = "gradcheck"
 
 # More charts than this help nobody: beyond it, metrics are per layer, and the rest in the tables.
 MAX_VARIABLE_METRICS = 100
+
+LEVELS = {
+    Verdict.PASS: 0.0,
+    Verdict.INCONCLUSIVE: 1.0,
+    Verdict.ERROR: 1.0,
+    Verdict.SUSPECT: 2.0,
+    Verdict.FAIL: 3.0,
+}
+"""A verdict as a number, for charts. After a check that could not be made, nothing is known."""
 
 NONE = "none"
 """What a tag says that has nothing to say."""
@@ -45,16 +53,6 @@ MARKS = {
     Verdict.INCONCLUSIVE: "❔",
     Verdict.ERROR: "🛑",
 }
-
-# Several shades, so that neighbouring runs differ; a colour outside this list is the user's.
-RUN_COLOURS = {
-    Verdict.PASS: ("#2e7d32", "#009e73", "#7cb342", "#26a69a", "#1b5e20", "#827717"),
-    Verdict.SUSPECT: ("#ef6c00", "#f9a825", "#e07b39", "#c98500", "#ffb74d", "#a65f00"),
-    Verdict.FAIL: ("#c62828", "#880e4f", "#ff7043", "#d81b60", "#6d1b1b", "#ef5350"),
-    Verdict.INCONCLUSIVE: ("#607d8b", "#90a4ae", "#455a64", "#8d99a6", "#b0bec5", "#263238"),
-    Verdict.ERROR: ("#5e35b1", "#9575cd", "#4527a0", "#7e57c2", "#b39ddb", "#311b92"),
-}
-_SHADES = 6
 
 
 def section(name: str) -> str:
@@ -115,17 +113,27 @@ def metric_names(paths: Iterable[str]) -> list[str]:
     return names
 
 
-def metrics(report: GradientReport, section: str = FIRST) -> dict[str, float]:
-    """The numbers of one report, finite ones only: MLflow draws NaN as a gap, which hides it."""
+def metrics(
+    report: GradientReport, section: str = FIRST, guilty: Sequence[str] = ()
+) -> dict[str, float]:
+    """The numbers of one report, finite ones only: MLflow draws NaN as a gap, which hides it.
+
+    Args:
+        report: the check.
+        section: its callback's section.
+        guilty: the layers that this check or one before it found wrong by themselves. They may
+            have no variables, and so no verdict of their own in the report.
+    """
     failed_to_run = report.verdict is Verdict.ERROR
     values: dict[str, float] = {
         "gradcheck/errors": float(failed_to_run),
+        "gradcheck/verdict": LEVELS[report.verdict],
         "gradcheck/seconds": report.seconds,
         "gradcheck/evaluations": float(report.evaluations),
         "gradcheck/epoch": math.nan if report.epoch is None else float(report.epoch),
     }
     if not failed_to_run:
-        values |= _summary(report) | _scores(report)
+        values |= _summary(report) | _verdicts(report, guilty) | _scores(report)
     return {renamed(k, section): value for k, value in values.items() if math.isfinite(value)}
 
 
@@ -139,12 +147,43 @@ def _summary(report: GradientReport) -> dict[str, float]:
     )
     return {
         "gradcheck/worst_score": max(finite, default=math.nan),
-        "gradcheck/worst_digits": min(map(digits, scores), default=math.nan),
+        "gradcheck/worst_digits": min(map(shown_digits, scores), default=math.nan),
         "gradcheck/global_score": report.score,
         "gradcheck/failed_variables": float(report.count(Verdict.FAIL)),
         "gradcheck/inconclusive_variables": float(report.count(Verdict.INCONCLUSIVE)),
         "gradcheck/nonfinite_variables": float(silent),
     }
+
+
+def shown_digits(score: float) -> float:
+    """Digits of agreement as they are shown: MLflow's tables write every decimal they are given.
+
+    Example:
+        >>> shown_digits(8.3405141394e-9)
+        8.08
+    """
+    return round(digits(score), 2)
+
+
+def levels(report: GradientReport, guilty: Iterable[str] = ()) -> dict[str, float]:
+    """What was judged, layer by layer: a score alone does not tell a misapplied gradient."""
+    found: dict[str, float] = {}
+    for layer in report.layers:  # Keras allows two layers of one path
+        found[layer.path] = max(found.get(layer.path, 0.0), LEVELS[layer.verdict])
+    for path in dict.fromkeys([*guilty, *report.culprits]):
+        found[path] = LEVELS[Verdict.FAIL] if path in report.culprits else found.get(path, 0.0)
+    return found
+
+
+def layer_names(paths: Iterable[str]) -> dict[str, str]:
+    """The name of each layer in its metrics, by its path."""
+    different = list(dict.fromkeys(paths))
+    return dict(zip(different, metric_names(different), strict=True))
+
+
+def _verdicts(report: GradientReport, guilty: Iterable[str]) -> dict[str, float]:
+    judged = levels(report, guilty)
+    return {f"gradcheck/verdict/{name}": judged[path] for path, name in layer_names(judged).items()}
 
 
 def _scores(report: GradientReport) -> dict[str, float]:
@@ -164,13 +203,13 @@ def _scores(report: GradientReport) -> dict[str, float]:
     }
     if len(variables) > MAX_VARIABLE_METRICS:
         for name, layer in zip(of_layers, report.layers, strict=True):
-            values[f"gradcheck/digits/{name}"] = digits(layer.score)
+            values[f"gradcheck/digits/{name}"] = shown_digits(layer.score)
         return values
     for name, variable in zip(of_variables, variables, strict=True):
         values[f"gradcheck/score/{name}"] = variable.score
         # No agreement is drawn as 0, but not where a score is unknown for a good reason.
         if math.isfinite(variable.score) or variable.reason not in history.EXPLAINED:
-            values[f"gradcheck/digits/{name}"] = digits(variable.score)
+            values[f"gradcheck/digits/{name}"] = shown_digits(variable.score)
     return values
 
 
@@ -208,13 +247,12 @@ def tags(
         errors_before: so many checks before these could not be made.
     """
     ranked = history.worst_first(history.histories(reports))
-    first_fail = history.first_fail_step(reports)
     errors = [report.error for report in reports if report.verdict is Verdict.ERROR]
     values = {
         "gradcheck.verdict": str(history.overall(reports)),
         "gradcheck.failing_layers": ", ".join(history.failing_layers(reports)) or NONE,
         "gradcheck.culprits": ", ".join(history.culprits(reports)) or NONE,
-        "gradcheck.first_fail_step": NONE if first_fail is None else str(first_fail),
+        **_first_fail(history.first_fail(reports)),
         "gradcheck.worst_layer": ranked[0].layer if ranked else NONE,
         "gradcheck.coverage": _coverage(reports),
         "gradcheck.schema": RUN_SCHEMA,
@@ -225,6 +263,17 @@ def tags(
         values[f"{section}.errors"] = str(errors_before + len(errors))
         values[f"{section}.last_error"] = cut(errors[-1], 500)
     return {name: cut(value) for name, value in values.items()}
+
+
+def _first_fail(report: GradientReport | None) -> dict[str, str]:
+    """When it went wrong: in one cell, and as numbers to search for."""
+    if report is None:
+        return {f"gradcheck.first_fail{what}": NONE for what in ("", "_step", "_epoch")}
+    return {
+        "gradcheck.first_fail": moment(report) or NONE,
+        "gradcheck.first_fail_step": str(history.step_of(report)),
+        "gradcheck.first_fail_epoch": NONE if report.epoch is None else str(report.epoch),
+    }
 
 
 def _coverage(reports: Sequence[GradientReport]) -> str:
@@ -256,34 +305,20 @@ def merged_tags(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, 
         merged[name] = cut(
             ", ".join(layer for layer in dict.fromkeys(named) if layer != NONE) or NONE
         )
-    failures = (tags.get("gradcheck.first_fail_step", NONE) for tags in (before, now))
-    steps = [int(step) for step in failures if step.isdecimal()]
-    merged["gradcheck.first_fail_step"] = str(min(steps)) if steps else NONE
+    failures = [tags for tags in (before, now) if _failed_at(tags).isdecimal()]
+    earliest = min(failures, key=lambda tags: int(_failed_at(tags)), default=now)
+    for name in _first_fail(None):
+        merged[name] = earliest.get(name, NONE)
     return merged
+
+
+def _failed_at(tags: Mapping[str, str]) -> str:
+    return tags.get("gradcheck.first_fail_step", NONE)
 
 
 def _worse(one: str, other: str) -> str:
     known = [Verdict(word) for word in (one, other) if word in set(Verdict)]
     return str(worst(known))
-
-
-def shade_of(colour: str | None) -> int | None:
-    """Which of our shades a run's colour is; None for none or a user's own."""
-    for shades in RUN_COLOURS.values():
-        if colour in shades:
-            return shades.index(colour)
-    return None
-
-
-def free_shade(colours: Iterable[str | None]) -> int:
-    """Which shade to use beside runs of these colours: the one they use least."""
-    used = Counter(map(shade_of, colours))
-    return min(range(_SHADES), key=lambda shade: used[shade])
-
-
-def run_colour(verdict: Verdict, shade: int) -> str:
-    """A colour for the run: green for pass, amber for suspect, red for fail."""
-    return RUN_COLOURS[verdict][shade % _SHADES]
 
 
 def logged_tables(before: str | None, section: str = FIRST) -> str:
@@ -294,8 +329,8 @@ def logged_tables(before: str | None, section: str = FIRST) -> str:
         entries = []
     if not isinstance(entries, list):
         entries = []
-    for path in (f"{section}/verdicts.json", f"{section}/scores.json"):
-        entry = {"path": path, "type": "table"}
+    for table in ("matrix", "verdicts", "scores"):  # MLflow opens the first of them
+        entry = {"path": f"{section}/{table}.json", "type": "table"}
         if entry not in entries:
             entries.append(entry)
     return json.dumps(entries)
