@@ -227,11 +227,12 @@ def test_first_failure_is_told_by_epoch_and_step(client: MlflowClient) -> None:
     assert {clean[f"gradcheck.first_fail{what}"] for what in ("", "_step", "_epoch")} == {"none"}
 
 
-def test_digits_are_logged_as_they_are_shown(client: MlflowClient) -> None:
+def test_numbers_are_logged_as_they_are_shown(client: MlflowClient) -> None:
     """MLflow writes every decimal into its tables, and cuts off what does not fit."""
     run_id = logged([report_of({"conv": {"kernel": 8.3405141394e-9}})])
     metrics = client.get_run(run_id).data.metrics
     assert metrics["gradcheck/worst_digits"] == metrics["gradcheck/digits/conv.kernel"] == 8.08
+    assert metrics["gradcheck/worst_score"] == metrics["gradcheck/score/conv"] == 8.34e-9
 
 
 def test_tables_of_others_stay_listed() -> None:

@@ -65,6 +65,17 @@ def test_a_view_that_the_user_changed_stays() -> None:
     assert key not in views.experiment_tags("1", {**tags, key: changed}, Shown(step=70))
 
 
+def test_views_of_an_older_version_are_written_anew() -> None:
+    """A view from before, which the user did not change in MLflow, shows what views show now."""
+    tags = views.experiment_tags("1", {}, Shown(step=0))
+    key = f"mlflow.sharedViewState.{views.VIEW}"
+    old = {name: value for name, value in json.loads(tags[key]).items() if name != "gradcheck"}
+    anew = views.experiment_tags("1", {**tags, key: json.dumps(old)}, Shown(step=70))
+    assert json.loads(anew[key])["gradcheck"]["step"] == 70
+    changed = json.dumps({**old, "updatedAt": old["createdAt"] + 1})
+    assert key not in views.experiment_tags("1", {**tags, key: changed}, Shown(step=70))
+
+
 def test_views_fit_into_a_tag() -> None:
     """No experiment tag is longer than the 20,000 characters MLflow keeps."""
     long = tuple(f"gradcheck-{'n' * 40}{place}/digits/{'x' * 200}" for place in range(10))

@@ -128,7 +128,7 @@ def metrics(
     values: dict[str, float] = {
         "gradcheck/errors": float(failed_to_run),
         "gradcheck/verdict": LEVELS[report.verdict],
-        "gradcheck/seconds": report.seconds,
+        "gradcheck/seconds": rounded(report.seconds),
         "gradcheck/evaluations": float(report.evaluations),
         "gradcheck/epoch": math.nan if report.epoch is None else float(report.epoch),
     }
@@ -146,17 +146,27 @@ def _summary(report: GradientReport) -> dict[str, float]:
         not math.isfinite(v.score) or v.reason == Reason.NON_FINITE for v in report.variables
     )
     return {
-        "gradcheck/worst_score": max(finite, default=math.nan),
+        "gradcheck/worst_score": rounded(max(finite, default=math.nan)),
         "gradcheck/worst_digits": min(map(shown_digits, scores), default=math.nan),
-        "gradcheck/global_score": report.score,
+        "gradcheck/global_score": rounded(report.score),
         "gradcheck/failed_variables": float(report.count(Verdict.FAIL)),
         "gradcheck/inconclusive_variables": float(report.count(Verdict.INCONCLUSIVE)),
         "gradcheck/nonfinite_variables": float(silent),
     }
 
 
+def rounded(value: float) -> float:
+    """A number in three digits: MLflow's tables write every decimal, and cut the exponent off.
+
+    Example:
+        >>> rounded(8.3405141394e-9)
+        8.34e-09
+    """
+    return float(f"{value:.3g}")
+
+
 def shown_digits(score: float) -> float:
-    """Digits of agreement as they are shown: MLflow's tables write every decimal they are given.
+    """Digits of agreement, as many of their decimals as are worth showing.
 
     Example:
         >>> shown_digits(8.3405141394e-9)
@@ -194,11 +204,11 @@ def _scores(report: GradientReport) -> dict[str, float]:
     of_layers, of_variables = names[: len(paths)], names[len(paths) :]
 
     values = {
-        f"gradcheck/score/{name}": layer.score
+        f"gradcheck/score/{name}": rounded(layer.score)
         for name, layer in zip(of_layers, report.layers, strict=True)
     }
     values |= {
-        f"gradcheck/precision/{name}": layer.precision_error
+        f"gradcheck/precision/{name}": rounded(layer.precision_error)
         for name, layer in zip(of_layers, report.layers, strict=True)
     }
     if len(variables) > MAX_VARIABLE_METRICS:
@@ -206,7 +216,7 @@ def _scores(report: GradientReport) -> dict[str, float]:
             values[f"gradcheck/digits/{name}"] = shown_digits(layer.score)
         return values
     for name, variable in zip(of_variables, variables, strict=True):
-        values[f"gradcheck/score/{name}"] = variable.score
+        values[f"gradcheck/score/{name}"] = rounded(variable.score)
         # No agreement is drawn as 0, but not where a score is unknown for a good reason.
         if math.isfinite(variable.score) or variable.reason not in history.EXPLAINED:
             values[f"gradcheck/digits/{name}"] = shown_digits(variable.score)

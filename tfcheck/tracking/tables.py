@@ -59,7 +59,7 @@ def verdicts_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
             item.label,
             cell_text(item),
             str(item.verdict),
-            _json_number(float(f"{item.worst.score:.3g}")),
+            _json_number(schema.rounded(item.worst.score)),
             schema.shown_digits(item.worst.score),
             item.worst_step,
             item.failing_since if item.failed else "",
