@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict
-from tfcheck.tracking import history, schema
+from tfcheck.tracking import over_checkpoints, schema
 
 MOST_SECTIONS = 6
 MOST_FAILING = 6
@@ -62,9 +62,9 @@ class Shown:
 
 def shown(reports: Sequence[GradientReport], section: str, good_run: str) -> Shown:
     """What is worth showing of the checks of one callback."""
-    judged = history.judged(reports)
+    judged = over_checkpoints.judged(reports)
     return Shown(
-        step=history.step_of(reports[-1]),
+        step=over_checkpoints.step_of(reports[-1]),
         sections=_union((schema.FIRST,), (section,)),
         failing=_failing(judged, section)[:MOST_FAILING],
         worst=_worst(judged[-1], section)[:MOST_WORST] if judged else (),
@@ -74,7 +74,7 @@ def shown(reports: Sequence[GradientReport], section: str, good_run: str) -> Sho
 
 def _failing(reports: Sequence[GradientReport], section: str) -> tuple[str, ...]:
     """The verdict metrics of the layers that failed: culprits first, then the highest score."""
-    guilty = history.culprits(reports)
+    guilty = over_checkpoints.culprits(reports)
     found: dict[str, str] = {}
     scores: dict[str, float] = {}
     for report in reports:
