@@ -14,6 +14,7 @@ import click
 from tfcheck._version import __version__
 from tfcheck.errors import TfcheckError
 from tfcheck.scripts.audit import TRACEBACK, audit
+from tfcheck.scripts.completion import completion
 from tfcheck.scripts.demo import demo
 from tfcheck.scripts.surroundings import encode_what_can_be
 from tfcheck.scripts.sync import sync
@@ -76,7 +77,7 @@ def main() -> None:
     """
 
 
-for command in (demo, audit, ui, sync):
+for command in (demo, audit, ui, sync, completion):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ def main(destination: Path) -> None:
     """Train the examples and put their MLflow store into DESTINATION, replacing what is there."""
     import mlflow
 
-    from tfcheck.dashboard.relocation import make_relocatable
+    from tfcheck.scripts.relocation import make_relocatable
 
     if destination.exists() and not (
         any(destination.glob("*/meta.yaml")) or not any(destination.iterdir())

@@ -49,7 +49,7 @@ class Stages:
             reason = received(error) if isinstance(error, TfcheckError) else _first(error)
             self.notes.append(f"Left out: {what}, since this is not possible here ({reason}).")
         except Exception as error:  # noqa: BLE001 - reported as what it is
-            self.broken = True
+            self.broken |= accuses
             self.notes.append(
                 f"Left out: {what}, by a mistake in tfcheck ({type(error).__name__}: "
                 f"{_first(error)}). What it would have found is unknown. Please report it."

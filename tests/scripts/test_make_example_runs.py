@@ -13,10 +13,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from repository import ROOT
 
-from tfcheck.dashboard.relocation import make_relocatable
 from tfcheck.dashboard.snapshot import snapshot
 from tfcheck.dashboard.store import StoreError, find_store
 from tfcheck.gradient_report import GradientReport
+from tfcheck.scripts.relocation import make_relocatable
 from tfcheck.tracking import schema
 
 EXAMPLE = ROOT / "mlruns_example"

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 FLOORS = (
     {"_version", "errors", "formats", "internals", "progress", "variables"},
-    {"deadline", "duration", "graph", "measure", "memory"},
+    {"deadline", "duration", "graph", "measure", "memory", "pyproject"},
     {"judge", "stages", "unchanged"},
     {"settings", "trace"},
     {"promote", "report", "units"},
     {"objective", "rendering"},
     {"evaluate", "gradient_report"},
-    {"examine"},
+    {"examine", "prepared"},
     {"locate", "reproduce", "tracking", "training"},
     {"assemble", "dashboard"},
     {"after_examining"},
     {"checker"},
     {"check"},
     {"__init__"},
-    {"callbacks"},
+    {"callbacks", "testing"},
     {"scripts"},
     {"__main__"},
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from tfcheck.examine.subject import Subject
 from tfcheck.judge.judgement import Judgement, detectable_error
 from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Thresholds
@@ -62,6 +63,19 @@ class Numbers:
     analytic_square: float = math.nan
 
 
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What was looked at, and what that came to.
+
+    Attributes:
+        subject: the variable at the point.
+        seen: what looking at it came to.
+    """
+
+    subject: Subject
+    seen: Seen
+
+
 @dataclass(frozen=True)
 class Finding:
     """What was found of one variable.
@@ -74,6 +88,8 @@ class Finding:
         numbers: what was measured.
         slopes: where a kink was found, the slopes to the left, by the tape and to the right.
         details: how and where it is wrong, as far as that was looked into.
+        looked: what was looked at, where the gradient is wrong; None elsewhere, so that no more is
+            kept of large models than is needed.
     """
 
     path: str
@@ -83,6 +99,7 @@ class Finding:
     numbers: Numbers = Numbers()
     slopes: tuple[float, float, float] | None = None
     details: Details = Details()
+    looked: Looked | None = field(default=None, compare=False, repr=False)
 
     def outranks(self, other: Finding) -> bool:
         """Whether it is worse than another one of the same variable.

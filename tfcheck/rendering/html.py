@@ -18,6 +18,7 @@ from tfcheck.rendering.advice import advice
 from tfcheck.rendering.facts import bands, facts, summary
 from tfcheck.rendering.grid import Cell, Grid, build_grid, overall, require_reports
 from tfcheck.rendering.palette import COLOURS
+from tfcheck.rendering.pictures import NO_PICTURES, RIGHT, WRONG, pictures_of
 from tfcheck.rendering.rows import (
     MOST_ROWS,
     Rows,
@@ -48,7 +49,7 @@ def report_fragment(report: Outcome) -> str:
         report: the outcome of a check.
     """
     view = {
-        **_view(report),
+        **_view(report, drawn=True),
         "subject": ", ".join(part for part in (report.model, words.moment(report)) if part),
         "advice": advice(report),
         "bands": bands(report.settings.thresholds),
@@ -75,7 +76,12 @@ def report_page(reports: Sequence[Outcome], run: str = "") -> str:
     # The advice is on the newest check with the verdict that the page opens with.
     telling = next(report for report in reversed(reports) if report.verdict is verdict)
     views = [
-        _view(report, with_rest=report is newest, place=place)
+        _view(
+            report,
+            drawn=any(report is r for r in (newest, telling)),
+            with_rest=report is newest,
+            place=place,
+        )
         for place, report in enumerate(reports)
     ]
     return (
@@ -109,7 +115,9 @@ def _standing(telling: Outcome, newest: Outcome) -> str:
     return " ".join(parts)
 
 
-def _view(report: Outcome, with_rest: bool = False, place: int = 0) -> dict[str, Any]:
+def _view(
+    report: Outcome, *, drawn: bool, with_rest: bool = False, place: int = 0
+) -> dict[str, Any]:
     rows = chosen_rows(report, MOST_ROWS)
     return {
         "report": report,
@@ -120,6 +128,7 @@ def _view(report: Outcome, with_rest: bool = False, place: int = 0) -> dict[str,
         "rest": _rest(report, rows) if with_rest else (),
         "telling": telling_variables(report),
         "glossary": words.glossary(report),
+        "pictures": pictures_of(report) if drawn else NO_PICTURES,
     }
 
 
@@ -232,6 +241,8 @@ def _environment() -> Environment:
     environment.globals.update(
         symbols=words.SYMBOLS,
         colours=COLOURS,
+        right_colour=RIGHT,
+        wrong_colour=WRONG,
         most_explained=MOST_EXPLAINED,
         most_coordinates=MOST_COORDINATES,
     )

@@ -5,7 +5,7 @@ Importing this package loads no MLflow, nor does tracking a training load it int
 
 In: `GradientReport`s. Out: metrics, tags, pictures and files of a run. No TensorFlow.
 
-May import: `gradient_report`, `rendering`, `report` and lower.
+May import: `rendering`, `report`, `judge`; `gradient_report`, `settings`, `errors`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tfcheck.tracking.mlflow_tracking import MlflowTracking
+from tfcheck.tracking.protocol import Tracking
 
 if TYPE_CHECKING:
     from tfcheck.tracking.sending import TrackingError, log_report, resend
 
-__all__ = ["MlflowTracking", "TrackingError", "log_report", "resend"]
+__all__ = ["MlflowTracking", "Tracking", "TrackingError", "log_report", "resend"]
 
 if not TYPE_CHECKING:
 
