@@ -20,10 +20,10 @@ from tracked import (
 
 from tfcheck.tracking import (
     charts,
-    schema,
     views,
 )
 from tfcheck.tracking.charts import Shown
+from tfcheck.tracking.metrics import of_report as metrics_of
 
 
 def test_views_are_installed_once(client: MlflowClient, experiment: str) -> None:
@@ -117,7 +117,7 @@ def test_charts_are_of_metrics_that_are_logged() -> None:
     report = replace(report_of(BAD, 10), culprits=("swish",))
     for section in ("gradcheck", "gradcheck-gan"):
         shown = charts.shown([report], section, "")
-        logged_metrics = schema.metrics(report, section) | schema.metrics(report)
+        logged_metrics = metrics_of(report, section) | metrics_of(report)
         keys = {c["metricKey"] for c in charts.charts(shown) if c["type"] == "LINE"}
         assert keys <= set(logged_metrics)
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict
-from tfcheck.tracking import over_checkpoints, schema
+from tfcheck.tracking import metrics, over_checkpoints, schema
 
 MOST_SECTIONS = 6
 MOST_FAILING = 6
@@ -78,9 +78,9 @@ def _failing(reports: Sequence[GradientReport], section: str) -> tuple[str, ...]
     found: dict[str, str] = {}
     scores: dict[str, float] = {}
     for report in reports:
-        levels = schema.levels(report, guilty)
-        for path, name in schema.layer_names(levels).items():
-            if levels[path] == schema.LEVELS[Verdict.FAIL]:
+        levels = metrics.levels(report, guilty)
+        for path, name in metrics.layer_names(levels).items():
+            if levels[path] == metrics.LEVELS[Verdict.FAIL]:
                 found.setdefault(path, f"{section}/verdict/{name}")
         for layer in report.layers:
             scores[layer.path] = max(layer.score, scores.get(layer.path, 0.0))
@@ -90,8 +90,8 @@ def _failing(reports: Sequence[GradientReport], section: str) -> tuple[str, ...]
 
 def _worst(report: GradientReport, section: str) -> tuple[str, ...]:
     prefix = f"{section}/digits/"
-    metrics = schema.metrics(report, section)
-    digits = {name: value for name, value in metrics.items() if name.startswith(prefix)}
+    values = metrics.of_report(report, section)
+    digits = {name: value for name, value in values.items() if name.startswith(prefix)}
     return tuple(sorted(digits, key=digits.__getitem__))
 
 

@@ -16,7 +16,16 @@ from typing import Any
 from tfcheck.errors import ReportError
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict
-from tfcheck.tracking import charts, colours, description, files, over_checkpoints, schema, views
+from tfcheck.tracking import (
+    charts,
+    colours,
+    description,
+    files,
+    metrics,
+    over_checkpoints,
+    schema,
+    views,
+)
 from tfcheck.tracking.progress import Progress
 from tfcheck.tracking.spool import Content
 
@@ -164,7 +173,7 @@ class RunLog:
             )
             for place in range(known, len(reports))
             for guilty in [(*before, *over_checkpoints.culprits(reports[:place]))]
-            for name, value in schema.metrics(reports[place], self.section, guilty).items()
+            for name, value in metrics.of_report(reports[place], self.section, guilty).items()
         ]
 
     def _tags(

@@ -9,7 +9,7 @@ from typing import Any
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.reasons import shown as shown_as
 from tfcheck.judge.verdict import Verdict, digits
-from tfcheck.tracking import over_checkpoints, schema
+from tfcheck.tracking import metrics, over_checkpoints, schema
 
 
 def verdict_text(item: over_checkpoints.VariableHistory) -> str:
@@ -59,8 +59,8 @@ def verdicts_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
             item.label,
             cell_text(item),
             str(item.verdict),
-            _json_number(schema.rounded(item.worst.score)),
-            schema.shown_digits(item.worst.score),
+            _json_number(metrics.rounded(item.worst.score)),
+            metrics.shown_digits(item.worst.score),
             item.worst_step,
             item.failing_since if item.failed else "",
             item.layer,
