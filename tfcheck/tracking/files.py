@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfcheck.gradient_report import GradientReport
-from tfcheck.tracking import history, tables
+from tfcheck.tracking import over_checkpoints, tables
 from tfcheck.tracking.spool import Entry
 
 _THUMBNAIL = (256, 256)
@@ -89,7 +89,7 @@ def _write_image(
 
     folder = place / "images"
     folder.mkdir(exist_ok=True)
-    step = history.step_of(report)
+    step = over_checkpoints.step_of(report)
     unique = uuid.uuid5(uuid.NAMESPACE_URL, f"{key} {step} {entry.made_at}")
     name = f"{key.replace('/', '~')}+step+{step}+timestamp+{entry.made_at}+{unique}"
     (folder / f"{name}.png").write_bytes(picture)

@@ -16,7 +16,7 @@ from typing import Any
 from tfcheck.errors import ReportError
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict
-from tfcheck.tracking import description, files, history, schema, views
+from tfcheck.tracking import description, files, over_checkpoints, schema, views
 from tfcheck.tracking.progress import Progress
 from tfcheck.tracking.spool import Content, Entry
 
@@ -80,7 +80,7 @@ class RunLog:
             self._describe(content, progress)
         folders = list(progress.folders)
         for entry in content.entries[len(folders) :]:
-            step = history.step_of(_shown(entry.report, progress))
+            step = over_checkpoints.step_of(_shown(entry.report, progress))
             folders.append(files.folder_of(step, {*folders, *self._taken}))
         return {"folders": tuple(folders)}
 
@@ -129,7 +129,7 @@ class RunLog:
         )
         earlier = [metric for metric in logged if metric.timestamp < content.target.made_at]
         last = max((metric.step for metric in earlier), default=0)
-        first = history.step_of(content.entries[0].report)
+        first = over_checkpoints.step_of(content.entries[0].report)
         return {
             "shift": max(0, last - first),
             "errors": int(sum(metric.value for metric in earlier)),
@@ -145,7 +145,7 @@ class RunLog:
         from mlflow.entities import Metric
 
         return [
-            Metric(name, value, entry.made_at, history.step_of(report))
+            Metric(name, value, entry.made_at, over_checkpoints.step_of(report))
             for entry in fresh
             for report in [_shown(entry.report, progress)]
             for name, value in schema.metrics(report, self.section).items()
@@ -223,12 +223,12 @@ class RunLog:
                 except ReportError:  # of another version: its metrics are still there
                     continue
                 reports.append(replace(report.relative_to_model(), step=files.step_in(folder)))
-        return tuple(sorted(reports, key=history.step_of))
+        return tuple(sorted(reports, key=over_checkpoints.step_of))
 
 
 def _shown(report: GradientReport, progress: Progress) -> GradientReport:
     # Runs are compared by name, and Keras numbers models.
-    step = history.step_of(report) + (progress.shift or 0)
+    step = over_checkpoints.step_of(report) + (progress.shift or 0)
     return replace(report.relative_to_model(), step=step)
 
 

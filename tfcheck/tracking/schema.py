@@ -18,7 +18,7 @@ from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Verdict, digits, worst
 from tfcheck.rendering.words import clipped
 from tfcheck.settings import Settings
-from tfcheck.tracking import history
+from tfcheck.tracking import over_checkpoints
 
 RUN_SCHEMA = "1"
 """Of what is written to a run; its tag is how a run with gradient checks is found."""
@@ -131,7 +131,9 @@ def metrics(report: GradientReport, section: str = FIRST) -> dict[str, float]:
 
 def _summary(report: GradientReport) -> dict[str, float]:
     counted = [variable for variable in report.variables if variable.counts]
-    telling = [variable for variable in counted if variable.reason not in history.EXPLAINED]
+    telling = [
+        variable for variable in counted if variable.reason not in over_checkpoints.EXPLAINED
+    ]
     scores = [v.score for v in telling or counted]
     finite = [score for score in scores if math.isfinite(score)]
     silent = sum(
@@ -169,7 +171,7 @@ def _scores(report: GradientReport) -> dict[str, float]:
     for name, variable in zip(of_variables, variables, strict=True):
         values[f"gradcheck/score/{name}"] = variable.score
         # No agreement is drawn as 0, but not where a score is unknown for a good reason.
-        if math.isfinite(variable.score) or variable.reason not in history.EXPLAINED:
+        if math.isfinite(variable.score) or variable.reason not in over_checkpoints.EXPLAINED:
             values[f"gradcheck/digits/{name}"] = digits(variable.score)
     return values
 
@@ -207,13 +209,13 @@ def tags(
         section: its section; what only it knows goes by names of its own.
         errors_before: so many checks before these could not be made.
     """
-    ranked = history.worst_first(history.histories(reports))
-    first_fail = history.first_fail_step(reports)
+    ranked = over_checkpoints.worst_first(over_checkpoints.histories(reports))
+    first_fail = over_checkpoints.first_fail_step(reports)
     errors = [report.error for report in reports if report.verdict is Verdict.ERROR]
     values = {
-        "gradcheck.verdict": str(history.overall(reports)),
-        "gradcheck.failing_layers": ", ".join(history.failing_layers(reports)) or NONE,
-        "gradcheck.culprits": ", ".join(history.culprits(reports)) or NONE,
+        "gradcheck.verdict": str(over_checkpoints.overall(reports)),
+        "gradcheck.failing_layers": ", ".join(over_checkpoints.failing_layers(reports)) or NONE,
+        "gradcheck.culprits": ", ".join(over_checkpoints.culprits(reports)) or NONE,
         "gradcheck.first_fail_step": NONE if first_fail is None else str(first_fail),
         "gradcheck.worst_layer": ranked[0].layer if ranked else NONE,
         "gradcheck.coverage": _coverage(reports),

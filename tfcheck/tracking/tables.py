@@ -8,10 +8,10 @@ from typing import Any
 
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict, digits
-from tfcheck.tracking import history, schema
+from tfcheck.tracking import over_checkpoints, schema
 
 
-def verdict_text(item: history.VariableHistory) -> str:
+def verdict_text(item: over_checkpoints.VariableHistory) -> str:
     """One variable's story in a few words, such as `"❌ fail since step 500 (0.4 digits)"`."""
     worst = item.worst
     known = math.isfinite(worst.score)
@@ -42,7 +42,7 @@ def verdicts_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
             item.layer,
             item.worst.note,
         ]
-        for item in history.worst_first(history.histories(reports))
+        for item in over_checkpoints.worst_first(over_checkpoints.histories(reports))
     ]
     columns = ["variable", "verdict", "worst verdict", "worst score", "worst digits", "at step"]
     return {"columns": [*columns, "failing since step", "layer", "note"], "data": rows}
@@ -51,8 +51,8 @@ def verdicts_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
 def scores_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
     """A row a checkpoint and variable, in the order of training."""
     rows = []
-    for report in history.judged(reports):
-        labels = history.numbered(variable.path for variable in report.variables)
+    for report in over_checkpoints.judged(reports):
+        labels = over_checkpoints.numbered(variable.path for variable in report.variables)
         for label, variable in zip(labels, report.variables, strict=True):
             numbers = (
                 variable.score,
@@ -64,7 +64,7 @@ def scores_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
             )
             rows.append(
                 [
-                    history.step_of(report),
+                    over_checkpoints.step_of(report),
                     "" if report.epoch is None else report.epoch,
                     report.checkpoint,
                     label,
