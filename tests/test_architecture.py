@@ -15,7 +15,15 @@ from repository import ROOT
 PACKAGE = ROOT / "tfcheck"
 
 NUMBERS_ALONE = ("formats", "judge", "measure", "settings")
-NO_TENSORFLOW = (*NUMBERS_ALONE, "report", "gradient_report", "rendering", "tracking", "dashboard")
+NO_TENSORFLOW = (
+    *NUMBERS_ALONE,
+    "report",
+    "gradient_report",
+    "runs",
+    "rendering",
+    "tracking",
+    "dashboard",
+)
 HOMES = {
     "tensorflow": set.union(*FLOORS) - set(NO_TENSORFLOW),
     "keras": set.union(*FLOORS) - set(NO_TENSORFLOW),
