@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import mlflow
 import pytest
@@ -203,10 +204,18 @@ def test_verdicts_are_metrics(client: MlflowClient) -> None:
     wrong = replace(report_of(GOOD, 10), layers=layers, verdict=Verdict.FAIL, culprits=("swish",))
     run_id = logged([report_of(GOOD, 0), wrong, report_of(GOOD, 20), error_report(30)])
     values = {
-        name: [m.value for m in client.get_metric_history(run_id, f"gradcheck/verdict{name}")]
-        for name in ("", "/conv", "/out", "/swish")
+        name: [m.value for m in client.get_metric_history(run_id, f"gradcheck/{name}")]
+        for name in ("worst_verdict", "verdict/conv", "verdict/out", "verdict/swish")
     }
-    assert values == {"": [0, 3, 0, 1], "/conv": [0, 0, 0], "/out": [0, 3, 0], "/swish": [3, 0]}
+    assert list(values.values()) == [[0, 3, 0, 1], [0, 0, 0], [0, 3, 0], [3, 0]]
+
+
+def test_no_metric_is_the_folder_of_another() -> None:
+    """A store of files keeps each metric in a file of its name: none is in the way of others."""
+    names = set(metrics_of(report_of(BAD), guilty=["conv", "swish"]))
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    assert "gradcheck/verdict" in folders
+    assert not names & folders
 
 
 def test_a_resumed_run_clears_a_culprit(client: MlflowClient) -> None:

@@ -81,7 +81,7 @@ def of_report(
     failed_to_run = report.verdict is Verdict.ERROR
     values: dict[str, float] = {
         "gradcheck/errors": float(failed_to_run),
-        "gradcheck/verdict": LEVELS[report.verdict],
+        "gradcheck/worst_verdict": LEVELS[report.verdict],
         "gradcheck/seconds": rounded(report.seconds),
         "gradcheck/evaluations": float(report.evaluations),
         "gradcheck/epoch": math.nan if report.epoch is None else float(report.epoch),
