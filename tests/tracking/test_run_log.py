@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import mlflow
 import pytest
@@ -232,10 +233,22 @@ def test_verdicts_are_metrics(client: MlflowClient) -> None:
     wrong = replace(report_of(GOOD, 10), layers=layers, verdict=Verdict.FAIL, culprits=("swish",))
     run_id = logged([report_of(GOOD, 0), wrong, report_of(GOOD, 20), error_report(30)])
     values = {
-        name: [m.value for m in client.get_metric_history(run_id, f"gradcheck/verdict{name}")]
-        for name in ("", "/conv", "/out", "/swish")
+        name: [m.value for m in client.get_metric_history(run_id, f"gradcheck/{name}")]
+        for name in ("worst_verdict", "verdict/conv", "verdict/out", "verdict/swish")
     }
-    assert values == {"": [0, 3, 0, 1], "/conv": [0, 0, 0], "/out": [0, 3, 0], "/swish": [3, 0]}
+    assert values == {
+        "worst_verdict": [0, 3, 0, 1],
+        "verdict/conv": [0, 0, 0],
+        "verdict/out": [0, 3, 0],
+        "verdict/swish": [3, 0],
+    }
+
+
+def test_every_metric_can_be_a_file() -> None:
+    """No metric has a name that is a folder of another's, where a store keeps them in files."""
+    names = set(metrics_of(replace(report_of(BAD, 0, epoch=0), culprits=("swish",))))
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    assert not names & folders
 
 
 def test_a_resumed_run_clears_a_culprit(client: MlflowClient) -> None:
