@@ -83,12 +83,14 @@ class OwnTracking:
                 self.close("KILLED")
                 raise
 
-    def close(self, status: str = "FINISHED") -> None:
+    def close(self, status: str = "FINISHED", last_step: int | None = None) -> None:
         """End the training, if it is not ended yet.
 
         Args:
             status: MLflow's word for how it ended.
+            last_step: optimizer iterations at the end, of which such an object is not told.
         """
+        del last_step
         if self._take_end():
             _end(self._tracking, _STATUS[status])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from tfcheck.dashboard.store import StoreError
 # Tags that name a person, a machine or a commit that the receiver does not have.
 _PERSONAL = ("mlflow.user", "mlflow.source.git.*", "mlflow.databricks.*")
 
+_COMMIT = "mlflow.source.git.commit"
 
-def make_relocatable(store: Path) -> None:
+
+def make_relocatable(store: Path, commits: Collection[str] = ()) -> None:
     """Change a file store so that it works from any folder and machine.
 
     Artifact paths become relative to the folder that holds the store. Through `tfcheck ui` and
@@ -25,6 +27,7 @@ def make_relocatable(store: Path) -> None:
 
     Args:
         store: the folder of the store, under the name it will keep. It is changed in place.
+        commits: those that may be named. Defaults to none.
 
     Raises:
         StoreError: if something in it still names this machine.
@@ -37,7 +40,8 @@ def make_relocatable(store: Path) -> None:
                 record["user_id"] = ""
     for pattern in _PERSONAL:
         for tag in store.rglob(f"tags/{pattern}"):
-            tag.unlink()
+            if tag.name != _COMMIT or tag.read_text(encoding="utf-8") not in commits:
+                tag.unlink()
     for tag in store.rglob("tags/mlflow.source.name"):
         tag.write_text(Path(tag.read_text(encoding="utf-8")).name, encoding="utf-8")
     _remove_what_is_empty(store)

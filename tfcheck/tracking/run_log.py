@@ -16,11 +16,13 @@ from typing import Any
 from tfcheck.errors import ReportError
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict
+from tfcheck.runs.age import LAST_STEP
 from tfcheck.tracking import (
     charts,
     colours,
     description,
     files,
+    last_good,
     metrics,
     over_checkpoints,
     schema,
@@ -111,6 +113,18 @@ class RunLog:
             self._client.log_artifacts(self.run_id, place)
         return {"files": len(content.entries)}
 
+    def write_end(self, content: Content, progress: Progress) -> None:
+        """Note at which step the training ended, if that is known.
+
+        Raises:
+            Exception: MLflow's.
+        """
+        if content.last_step is None or not content.entries:
+            return
+        before = self._client.get_run(self.run_id).data.tags.get(LAST_STEP, "0")
+        step = content.last_step + (progress.shift or 0)
+        self._client.set_tag(self.run_id, LAST_STEP, str(max(step, int(before))))
+
     def prepare_views(self, content: Content, progress: Progress) -> dict[str, Any]:
         """Install the experiment's saved views, and let them show the latest check.
 
@@ -188,6 +202,7 @@ class RunLog:
         tables = before.get("mlflow.loggedArtifacts")
         tags["mlflow.loggedArtifacts"] = schema.logged_tables(tables, self.section)
         tags["mlflow.loggedImages"] = "True"
+        tags |= last_good.tag(self._client, run)
         tags |= self._description(before, reports)
         return {name: value for name, value in tags.items() if before.get(name) != value}
 
