@@ -30,6 +30,7 @@ from tfcheck.settings import Settings
 from tfcheck.tracking import (
     colours,
     matrix,
+    over_checkpoints,
     schema,
     tables,
 )
@@ -179,6 +180,34 @@ def test_cells_of_the_matrix_are_short_and_say_what_the_verdict_says() -> None:
     assert cells["out/w"] == "❌ misapplied from 20"
     assert cells["conv/bias"] == "✅ 10.0"
     assert max(map(len, cells.values())) < 24
+
+
+@pytest.mark.parametrize(
+    ("score", "verdict", "reason", "cell", "text"),
+    [
+        (2e-9, "fail", "blocked", "❌ blocked from 0", "❌ fail since step 0 (blocked)"),
+        (2e-4, "suspect", "", "⚠️ 3.7", "⚠️ suspect (3.7 digits)"),
+        (0.3, "pass", "kink", "✅ kink", "✅ pass (kink)"),
+        (1e-9, "pass", "stochastic", "✅ 9.0", "✅ pass (9.0 digits, random)"),
+        (math.nan, "pass", "unused", "✅ unused", "✅ pass (unused)"),
+        (
+            0.9,
+            "inconclusive",
+            "below_resolution",
+            "❔ below resolution",
+            "❔ inconclusive (below resolution)",
+        ),
+    ],
+)
+def test_digits_that_contradict_the_verdict_are_not_told(
+    score: float, verdict: str, reason: str, cell: str, text: str
+) -> None:
+    """Cells and descriptions tell a reason, and digits only where they say the same."""
+    found = replace(variable_report("out", "w", score, reason), verdict=Verdict(verdict))
+    layer = LayerReport("out", score, Verdict(verdict), (found,))
+    (history,) = over_checkpoints.histories([replace(report_of(GOOD), layers=(layer,))])
+    assert tables.cell_text(history) == cell
+    assert tables.verdict_text(history) == text
 
 
 def test_the_matrix_fits_a_screen() -> None:

@@ -120,7 +120,7 @@ def charts(shown: Shown) -> list[dict[str, Any]]:
     """The charts of a view; each belongs to a section."""
     first = schema.FIRST
     return [
-        _line_chart("gradcheck-failing", f"{first}/verdict", "verdict", _VERDICT),
+        _line_chart("gradcheck-failing", f"{first}/worst_verdict", "verdict", _VERDICT),
         _line_chart("gradcheck-failing", f"{first}/failed_variables", "failed variables"),
         _line_chart("gradcheck-failing", f"{first}/worst_digits", "digits of the worst", _DIGITS),
         *(_line_chart("gradcheck-failing", key, _title(key), _VERDICT) for key in shown.failing),

@@ -1,7 +1,8 @@
 """The numbers of a report in MLflow, as pure functions.
 
 Their names are made so that MLflow's charts fall into few sections: it cuts at the last `/`, and a
-section per layer or variable would be unreadable.
+section per layer or variable would be unreadable. No name is what another begins with up to a `/`:
+MLflow's file store keeps each in a file of its name.
 """
 
 from __future__ import annotations

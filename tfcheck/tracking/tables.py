@@ -8,43 +8,49 @@ from typing import Any
 
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.reasons import shown as shown_as
-from tfcheck.judge.verdict import Verdict, digits
+from tfcheck.judge.verdict import Thresholds, Verdict, digits
 from tfcheck.tracking import metrics, over_checkpoints, schema
 
 
 def verdict_text(item: over_checkpoints.VariableHistory) -> str:
     """One variable's story in a few words, such as `"❌ fail since step 500 (0.4 digits)"`."""
-    told = _told(item)
+    facts = _facts(item)
     if not item.worst.counts:
-        return f"➖ declared mismatch{f' ({told})' if told else ''}"
+        return " ".join(["➖ declared mismatch", *(f"({fact})" for fact in facts)])
     text = f"{schema.MARKS[item.verdict]} {item.verdict}"
     if item.failed and item.latest is Verdict.FAIL:
         text += f" since step {item.failing_since}"
     elif item.failed:
         text += f" at step {item.failing_since}, now {item.latest}"
-    return f"{text} ({told})" if told else text
+    return f"{text} ({', '.join(facts)})" if facts else text
 
 
 def cell_text(item: over_checkpoints.VariableHistory) -> str:
     """The same for a cell among many, such as `"❌ 0.4 from 500"`: MLflow cuts what is longer."""
     if not item.worst.counts:
         return "➖ declared"
-    text = f"{schema.MARKS[item.verdict]} {_told(item).removesuffix(' digits') or item.verdict}"
+    fact = next(iter(_facts(item)), str(item.verdict))
+    text = f"{schema.MARKS[item.verdict]} {fact.removesuffix(' digits')}"
     if not item.failed:
         return text
     return f"{text} {'from' if item.latest is Verdict.FAIL else 'at'} {item.failing_since}"
 
 
-def _told(item: over_checkpoints.VariableHistory) -> str:
-    """What the verdict rests on: its reason or, where it has none, the digits of agreement.
+def _facts(item: over_checkpoints.VariableHistory) -> list[str]:
+    """What the verdict rests on: digits of agreement and a reason, as far as there are such.
 
-    A gradient that agrees in many digits may still be misapplied or blocked: no digits are told
-    of it, as they would say the opposite of the verdict.
+    A gradient that agrees in many digits may still be misapplied or blocked, and one that agrees
+    in few may pass at a kink: digits that say the opposite of the verdict are not told.
     """
     worst = item.worst
-    if worst.reason and worst.counts:
-        return shown_as(worst.reason)
-    return f"{digits(worst.score):.1f} digits" if math.isfinite(worst.score) else ""
+    reason = worst.reason if worst.counts else ""
+    agrees = item.verdict is Verdict.PASS and worst.score <= Thresholds().okay
+    facts = []
+    if math.isfinite(worst.score) and (agrees or not reason):
+        facts.append(f"{digits(worst.score):.1f} digits")
+    if reason:
+        facts.append(shown_as(reason))
+    return facts
 
 
 def verdicts_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
