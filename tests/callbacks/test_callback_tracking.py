@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import platform
 import random
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+import tensorflow as tf
 from fake_mlflow import FakeMlflow
 
 import tfcheck.checker
@@ -135,6 +137,22 @@ def test_two_callbacks_in_one_training(fake: FakeMlflow) -> None:
     prints = [params[f"{name}.batch_fingerprint"] for name in ("gradcheck", "gradcheck-inference")]
     assert prints[0] == prints[1] != params["gradcheck-other-batch.batch_fingerprint"]
     assert fake.runs[run_id]["status"] == "RUNNING"  # which its maker ends
+
+
+def test_a_run_says_where_training_ended_and_with_what(fake: FakeMlflow) -> None:
+    """The last step, which a run that somebody else ends has, too, and the versions."""
+    theirs = mlflow.MlflowClient(fake.uri).create_run("7", run_name="mine").info.run_id
+    callback = GradientCheck(X[:4], Y[:4])
+    for run_id in (None, theirs):
+        callback.run_id = run_id
+        callback._log = None
+        trained(model(), callback)
+    for run in fake.runs.values():
+        assert run["tags"]["gradcheck.last_step"] == "8"
+        assert run["tags"]["gradcheck.last_good_run"] in {"none", *fake.runs}
+        assert run["params"]["gradcheck.keras"] == keras.__version__
+        assert run["params"]["gradcheck.tensorflow"] == tf.__version__
+        assert run["params"]["gradcheck.python"] == platform.python_version()
 
 
 def test_an_interrupted_check_closes_the_log(

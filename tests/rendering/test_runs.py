@@ -24,7 +24,7 @@ BUG = run(
         places={"swish": "shop/layers.py:12 in Swish.call"},
     ),
 )
-BOTH = Timeline((GOOD, BUG), "digits", unchecked=2)
+BOTH = Timeline((GOOD, BUG), "digits", unchecked=("later", "hot fix"))
 
 
 def test_the_console_answers_the_questions() -> None:
@@ -32,7 +32,7 @@ def test_the_console_answers_the_questions() -> None:
     text = timeline_text(BOTH, width=100)
     flat = " ".join(text.split())
     assert "2 runs with gradient checks of digits" in flat
-    assert "Newest: bug, fail. Last good: good. 2 more runs since the first" in flat
+    assert "Newest: bug, fail. Last good: good. Never checked: later, hot fix." in flat
     assert "hidden: fail in bug since epoch 5 (step 285), pass in good." in flat
     assert "Culprit: swish (shop/layers.py:12 in Swish.call)." in flat
     assert re.search(r"^hidden +✓ +✗$", text, re.MULTILINE)

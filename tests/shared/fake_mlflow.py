@@ -116,6 +116,8 @@ class FakeMlflow:
         run = self.runs[given["run_id"]]
         if path == "runs/update":
             run["status"] = given["status"]
+        elif path == "runs/set-tag":
+            run["tags"][given["key"]] = given["value"]
         elif path == "runs/log-batch":
             run["tags"] |= {tag["key"]: tag["value"] for tag in given.get("tags", ())}
             run["params"] |= {param["key"]: param["value"] for param in given.get("params", ())}

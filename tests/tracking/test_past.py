@@ -53,7 +53,7 @@ def test_a_history_in_the_order_of_time(past: dict[str, str]) -> None:
     """What regressed and was fixed, since which step; runs without checks are counted."""
     found = tracking.history()
     assert [run.name for run in found.runs] == ["healthy", "bug", "mended", "again"]
-    assert found.unchecked == 1
+    assert found.unchecked == ("unchecked",)
     assert found.last_good is not None
     assert found.last_good.name == "mended"
     assert changes(found) == [

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tfcheck.errors import some
 from tfcheck.judge.verdict import Verdict
 from tfcheck.rendering.words import SYMBOLS, plural
 from tfcheck.runs.changes import REGRESSED, Change
@@ -67,9 +68,7 @@ def standing(timeline: Timeline) -> str:
     elif good is not newest:
         parts.append(f"Last good: {_quoted(good)}.")
     if timeline.unchecked:
-        verb = "was" if timeline.unchecked == 1 else "were"
-        more = plural(timeline.unchecked, "more run")
-        parts.append(f"{more} since the first of these {verb} never checked.")
+        parts.append(f"Never checked: {some(timeline.unchecked)}.")
     return " ".join(parts)
 
 

@@ -24,13 +24,14 @@ class Timeline:
         runs: the runs that were checked.
         experiment: the name of their experiment; `""` where they are of several.
         base: the run that all others are compared with; None to compare each with the one before.
-        unchecked: so many runs among them were never checked, and are not here.
+        unchecked: names of the runs since the first of these that were never checked, the newest
+            first.
     """
 
     runs: tuple[RunRecord, ...]
     experiment: str = ""
     base: RunRecord | None = None
-    unchecked: int = 0
+    unchecked: tuple[str, ...] = ()
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -89,7 +90,7 @@ class Timeline:
             "experiment": self.experiment,
             "base": None if self.base is None else self.base.run_id,
             "last_good_run": None if self.last_good is None else self.last_good.run_id,
-            "unchecked": self.unchecked,
+            "unchecked": list(self.unchecked),
             "runs": [_run_to_dict(run) for run in self.runs],
             "changes": [_change_to_dict(change) for change in self.changes],
             "differences": [_differences_to_dict(pair) for pair in self.differences],

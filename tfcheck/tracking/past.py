@@ -67,9 +67,8 @@ def history(
 
     Example:
         >>> past = tfcheck.tracking.history("digits")  # doctest: +SKIP
-        >>> [(change.layer, change.what, change.run.name) for change in past.changes]
-        ... # doctest: +SKIP
-        [('hidden', 'regressed', 'train-3f2a1c')]
+        >>> past.changes[0].layer, past.changes[0].what  # doctest: +SKIP
+        ('hidden', 'regressed')
     """
     last = whole_number("last", last, 1, MOST)
     with looking_up.asked(tracking_uri) as client:
@@ -158,10 +157,14 @@ def _records(client: Any, runs: Iterable[Any]) -> tuple[RunRecord, ...]:
         return tuple(future.result() for future in list(read))
 
 
-def _unchecked(client: Any, runs: list[Any]) -> int:
-    """How many runs since the oldest of these were never checked."""
+def _unchecked(client: Any, runs: list[Any]) -> tuple[str, ...]:
+    """The names of the runs since the oldest of these that were never checked."""
     since = min(run.info.start_time or 0 for run in runs)
     all_runs = client.search_runs(
-        [runs[0].info.experiment_id], f"attributes.start_time >= {since}", max_results=MOST
+        [runs[0].info.experiment_id],
+        f"attributes.start_time >= {since}",
+        max_results=MOST,
+        order_by=["attributes.start_time DESC"],
     )
-    return sum(reading.CHECKED_TAG not in run.data.tags for run in all_runs)
+    others = (run for run in all_runs if reading.CHECKED_TAG not in run.data.tags)
+    return tuple(run.info.run_name or run.info.run_id[:8] for run in others)
