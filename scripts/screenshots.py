@@ -21,16 +21,20 @@ import PIL.Image
 from tfcheck.dashboard.serve import dashboard
 from tfcheck.dashboard.store import find_store
 
-COLOURS = 128
 BESIDE_ASSISTANT = 1352
 """So wide are MLflow's pages in a window of 1820 pixels."""
 
+# As where there is a mouse: on a screen to be touched, charts always show their tools.
+_MOUSE = {
+    "primaryHoverType": 2,
+    "availableHoverTypes": 2,
+    "primaryPointerType": 4,
+    "availablePointerTypes": 4,
+}
 _OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    # Nothing is pointed at: without this, charts show their tools as on a screen to be touched.
-    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,"
-    "primaryPointerType=4,availablePointerTypes=4",
+    f"--blink-settings={','.join(f'{name}={value}' for name, value in _MOUSE.items())}",
     "--virtual-time-budget=90000",
 )
 _SECONDS = 180
@@ -86,7 +90,7 @@ def shots(page: str, report: Path) -> tuple[Shot, ...]:
     return (
         Shot("landing", page, mlflow, (BESIDE_ASSISTANT, 620)),
         Shot("charts", charts, mlflow, (BESIDE_ASSISTANT, 900)),
-        Shot("report", report.absolute().as_uri(), (1120, 1600), (1120, 1340)),
+        Shot("report", report.absolute().as_uri(), (1120, 1600), (1120, 1375)),
     )
 
 
@@ -130,9 +134,9 @@ def main(store: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with dashboard(find_store(store)) as board:
         for shot in shots(board.url, report):
-            few = shot.take(chromium).quantize(COLOURS, method=PIL.Image.Quantize.MEDIANCUT)
-            few.save(folder / f"{shot.name}.png", optimize=True)
-            click.echo(f"Written: {folder / shot.name}.png")
+            file = folder / f"{shot.name}.png"
+            shot.take(chromium).save(file, optimize=True)
+            click.echo(f"Written: {file}")
 
 
 if __name__ == "__main__":
