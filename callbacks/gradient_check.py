@@ -217,7 +217,7 @@ class GradientCheck(keras.callbacks.Callback):
         if self.checkpoints.end:
             self._check_once("end")
         self._course.tell_what_never_came()
-        self._journal.close()
+        self._journal.close(last_step=self._course.count.steps())
 
     # -- checking --------------------------------------------------------------------------
 

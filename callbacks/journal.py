@@ -50,11 +50,12 @@ class Journal:
             self.log.log(self.reports)
         return report
 
-    def close(self, status: str = "FINISHED") -> None:
+    def close(self, status: str = "FINISHED", last_step: int | None = None) -> None:
         """Close the log.
 
         Args:
             status: MLflow's word for how training ended. Defaults to `"FINISHED"`.
+            last_step: optimizer iterations at the end. Defaults to None, for not known.
         """
         if self.log is not None:
-            self.log.close(status)
+            self.log.close(status, last_step=last_step)

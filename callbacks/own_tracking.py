@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tfcheck.callbacks.naming import FIRST
@@ -62,7 +63,7 @@ class OwnTracking:
 
     def start(self, settings: Settings, model: str) -> None:
         """Begin a training, and end the one before it if nobody has."""
-        if self._is_open():
+        if self._take_end():
             _end_abandoned(self._tracking)
         self._handed = 0
         self._abandoned = weakref.finalize(self, _end_abandoned, self._tracking)
@@ -76,19 +77,25 @@ class OwnTracking:
         """
         for report in reports[self._handed :]:
             self._handed += 1
-            _guarded("report", lambda report=report: self._tracking.report(report))  # type: ignore[misc]
+            try:
+                _guarded("report", partial(self._tracking.report, report))
+            except KeyboardInterrupt:  # Keras will not call `on_train_end`
+                self.close("KILLED")
+                raise
 
-    def close(self, status: str = "FINISHED") -> None:
+    def close(self, status: str = "FINISHED", last_step: int | None = None) -> None:
         """End the training, if it is not ended yet.
 
         Args:
             status: MLflow's word for how it ended.
+            last_step: optimizer iterations at the end, of which such an object is not told.
         """
-        if self._is_open():
+        del last_step
+        if self._take_end():
             _end(self._tracking, _STATUS[status])
 
-    def _is_open(self) -> bool:
-        """Whether a training has begun that nobody has ended; from now on somebody does."""
+    def _take_end(self) -> bool:
+        """Whether a training has begun that nobody has ended; then it is for the caller to do."""
         return self._abandoned is not None and self._abandoned.detach() is not None
 
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "tfcheck"
 
 NUMBERS_ALONE = ("formats", "judge", "measure", "settings")
 NO_TENSORFLOW = (
-    *(*NUMBERS_ALONE, "pyproject", "report", "gradient_report"),
+    *(*NUMBERS_ALONE, "pyproject", "report", "gradient_report", "runs"),
     *("rendering", "tracking", "dashboard"),
 )
 HOMES = {

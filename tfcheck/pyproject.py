@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tfcheck.errors import ArgumentError, first_line, rule
@@ -68,9 +69,10 @@ def project_options(folder: Path, section: str, own: Collection[str]) -> Project
         return ProjectOptions()
     shared = {key: value for key, value in table.items() if key not in SECTIONS}
     special = _table(table, section, file=file)
+    name = f"[tool.tfcheck.{section}]"
     values = {
-        **_known(shared, CHECK_KEYS, "tool.tfcheck", file),
-        **_known(special, (*CHECK_KEYS, *own), f"tool.tfcheck.{section}", file),
+        **_known(shared, CHECK_KEYS, f"[tool.tfcheck] of {file}", dict.fromkeys(own, name)),
+        **_known(special, (*CHECK_KEYS, *own), f"{name} of {file}"),
     }
     return ProjectOptions(file, values)
 
@@ -95,13 +97,16 @@ def _table(content: Mapping[str, Any], *names: str, file: Path) -> Mapping[str, 
         content = content.get(name, {})
         if not isinstance(content, dict):
             raise ArgumentError(
-                rule(f"{name} must be a table in {file}", name, content, f"Write [...{name}]")
+                rule(f"{name} must be a table in {file}", name, content, "Write [tool.tfcheck]")
             )
     return content
 
 
 def _known(
-    table: Mapping[str, Any], keys: Collection[str], where: str, file: Path
+    table: Mapping[str, Any],
+    keys: Collection[str],
+    where: str,
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The table with hyphens in its keys; raises for a key that is not among those known."""
     spelled = {key.replace("_", "-"): value for key, value in table.items()}
@@ -109,5 +114,7 @@ def _known(
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
             remedy = f"Write {near[0]}" if near else f"Known are {', '.join(sorted(keys))}"
-            raise ArgumentError(rule(f"[{where}] of {file} has an unknown key", "key", key, remedy))
+            if key in elsewhere:
+                remedy = f"Write it in {elsewhere[key]}"
+            raise ArgumentError(rule(f"{where} has an unknown key", "key", key, remedy))
     return spelled

@@ -158,6 +158,20 @@ def test_ctrl_c_during_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
     assert log.calls == ["begin net", "interrupted"]
 
 
+def test_ctrl_c_in_the_log() -> None:
+    """It ends the training, which the log hears at once."""
+
+    class Slow(Remembering):
+        def report(self, report: GradientReport) -> None:
+            raise KeyboardInterrupt
+
+    log = Slow()
+    callback = GradientCheck(X[:4], Y[:4], tracking=log)
+    with pytest.raises(KeyboardInterrupt):
+        train(model(), callback)
+    assert log.calls == ["begin net", "interrupted"]
+
+
 class Stumbling(keras.callbacks.Callback):
     """Raises after the first epoch."""
 

@@ -134,7 +134,7 @@ def test_defaults_of_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("[tool.tfcheck]\nbatch = 'b.npz'", "[tool.tfcheck] of"),
+        ("[tool.tfcheck]\nbatch = 'b.npz'", "key='batch'. Write it in [tool.tfcheck.audit]"),
         ("[tool.tfcheck]\nderections = 8", "key='derections'. Write directions"),
         ("[tool.tfcheck]\nexpected-mismatch = 'a'", "key='expected-mismatch'"),
         ("[tool.tfcheck.audit]\nunsafe = true", "unknown key. Received: key='unsafe'"),

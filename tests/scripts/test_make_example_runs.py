@@ -18,7 +18,7 @@ from tfcheck.dashboard.store import StoreError, find_store
 from tfcheck.gradient_report import GradientReport
 from tfcheck.scripts.example_commits import AFTER, BEFORE, commits
 from tfcheck.scripts.relocation import make_relocatable
-from tfcheck.tracking import schema
+from tfcheck.tracking import metrics
 
 EXAMPLE = ROOT / "mlruns_example"
 OUTCOMES = {
@@ -140,7 +140,7 @@ def test_metrics_are_those_of_the_reports(client: MlflowClient) -> None:
     for run in runs_of(client).values():
         reports = reports_of(client, run.info.run_id)
         assert len(reports) >= 3
-        for name, value in schema.metrics(reports[-1].relative_to_model()).items():
+        for name, value in metrics.of_report(reports[-1].relative_to_model()).items():
             assert run.data.metrics[name] == value
 
 

@@ -8,6 +8,7 @@ FLOORS = (
     {"judge", "stages", "unchanged"},
     {"settings", "trace"},
     {"promote", "report", "units"},
+    {"runs"},
     {"objective", "rendering"},
     {"evaluate", "gradient_report"},
     {"examine", "prepared"},

@@ -33,6 +33,7 @@ from tfcheck.tracking import (
     schema,
     tables,
 )
+from tfcheck.tracking.metrics import of_report as metrics_of
 
 
 def test_search_finds_failing_runs(client: MlflowClient, experiment: str) -> None:
@@ -83,7 +84,7 @@ def test_explained_scores_do_not_count_as_worst() -> None:
         variable_report("conv", "key", 0.9, "below_resolution"), verdict=Verdict.INCONCLUSIVE
     )
     layers = (*report.layers, LayerReport("attention", 0.9, Verdict.INCONCLUSIVE, (noisy,)))
-    metrics = schema.metrics(replace(report, layers=layers))
+    metrics = metrics_of(replace(report, layers=layers))
     assert metrics["gradcheck/worst_score"] == 2e-8
     assert metrics["gradcheck/inconclusive_variables"] == 1
 
@@ -101,9 +102,9 @@ def test_odd_names_are_accepted_and_kept_apart(client: MlflowClient) -> None:
 def test_names_stay_the_same_over_checkpoints(client: MlflowClient) -> None:
     """Two variables of one path keep their numbers, so that their lines do not mix."""
     twins = report_of({"a/b": {"w": 1e-9}, "a.b": {"w": 0.5}})
-    assert schema.metrics(twins)["gradcheck/score/a.b.w"] == 1e-9
-    assert schema.metrics(twins)["gradcheck/score/a.b.w_2"] == 0.5
-    assert schema.metrics(replace(twins, step=9)).keys() == schema.metrics(twins).keys()
+    assert metrics_of(twins)["gradcheck/score/a.b.w"] == 1e-9
+    assert metrics_of(twins)["gradcheck/score/a.b.w_2"] == 0.5
+    assert metrics_of(replace(twins, step=9)).keys() == metrics_of(twins).keys()
 
 
 def test_many_variables_are_logged_by_layer(client: MlflowClient) -> None:
@@ -211,7 +212,7 @@ def test_verdicts_are_metrics(client: MlflowClient) -> None:
 
 def test_no_metric_is_the_folder_of_another() -> None:
     """A store of files keeps each metric in a file of its name: none is in the way of others."""
-    names = set(schema.metrics(report_of(BAD), guilty=["conv", "swish"]))
+    names = set(metrics_of(report_of(BAD), guilty=["conv", "swish"]))
     folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
     assert "gradcheck/verdict" in folders
     assert not names & folders
@@ -236,11 +237,12 @@ def test_first_failure_is_told_by_epoch_and_step(client: MlflowClient) -> None:
     assert {clean[f"gradcheck.first_fail{what}"] for what in ("", "_step", "_epoch")} == {"none"}
 
 
-def test_digits_are_logged_as_they_are_shown(client: MlflowClient) -> None:
+def test_numbers_are_logged_as_they_are_shown(client: MlflowClient) -> None:
     """MLflow writes every decimal into its tables, and cuts off what does not fit."""
     run_id = logged([report_of({"conv": {"kernel": 8.3405141394e-9}})])
     metrics = client.get_run(run_id).data.metrics
     assert metrics["gradcheck/worst_digits"] == metrics["gradcheck/digits/conv.kernel"] == 8.08
+    assert metrics["gradcheck/worst_score"] == metrics["gradcheck/score/conv"] == 8.34e-9
 
 
 def test_tables_of_others_stay_listed() -> None:
@@ -270,7 +272,7 @@ def test_declared_mismatch_is_no_failure() -> None:
     declared = variable_report("vq", "codes", 0.8, "declared")
     layers = (*report.layers, LayerReport("vq", 0.8, Verdict.PASS, (declared,)))
     report = replace(report, layers=layers)
-    assert schema.metrics(report)["gradcheck/worst_score"] == 2e-8
+    assert metrics_of(report)["gradcheck/worst_score"] == 2e-8
     cells = {row[0]: row[1] for row in tables.verdicts_table([report])["data"]}
     assert cells["vq/codes"] == "➖ declared"
 

@@ -20,10 +20,10 @@ from tracked import (
 
 from tfcheck.tracking import (
     charts,
-    schema,
     views,
 )
 from tfcheck.tracking.charts import Shown
+from tfcheck.tracking.metrics import of_report as metrics_of
 
 
 def test_views_are_installed_once(client: MlflowClient, experiment: str) -> None:
@@ -62,6 +62,17 @@ def test_a_view_that_the_user_changed_stays() -> None:
     key = f"mlflow.sharedViewState.{views.VIEW}"
     others = json.loads(tags[f"mlflow.sharedViewState.{views.FAILURES_VIEW}"])
     changed = json.dumps({**json.loads(tags[key]), "state": others["state"]})
+    assert key not in views.experiment_tags("1", {**tags, key: changed}, Shown(step=70))
+
+
+def test_views_of_an_older_version_are_written_anew() -> None:
+    """A view from before, which the user did not change in MLflow, shows what views show now."""
+    tags = views.experiment_tags("1", {}, Shown(step=0))
+    key = f"mlflow.sharedViewState.{views.VIEW}"
+    old = {name: value for name, value in json.loads(tags[key]).items() if name != "gradcheck"}
+    anew = views.experiment_tags("1", {**tags, key: json.dumps(old)}, Shown(step=70))
+    assert json.loads(anew[key])["gradcheck"]["step"] == 70
+    changed = json.dumps({**old, "updatedAt": old["createdAt"] + 1})
     assert key not in views.experiment_tags("1", {**tags, key: changed}, Shown(step=70))
 
 
@@ -106,7 +117,7 @@ def test_charts_are_of_metrics_that_are_logged() -> None:
     report = replace(report_of(BAD, 10), culprits=("swish",))
     for section in ("gradcheck", "gradcheck-gan"):
         shown = charts.shown([report], section, "")
-        logged_metrics = schema.metrics(report, section) | schema.metrics(report)
+        logged_metrics = metrics_of(report, section) | metrics_of(report)
         keys = {c["metricKey"] for c in charts.charts(shown) if c["type"] == "LINE"}
         assert keys <= set(logged_metrics)
 

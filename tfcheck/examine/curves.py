@@ -25,7 +25,7 @@ from tfcheck.report.curves import Curves, Differences
 from tfcheck.trace.batch import Batch
 
 MOST = 3
-"""So many wrong variables have a picture; one, where each evaluation runs the step in Python."""
+"""So many wrong variables have a picture; one alone, where evaluations are not cheap."""
 
 _PLACES = 5
 """So many places to each side show the loss along a direction."""
@@ -70,7 +70,7 @@ class CurvesAt:
             also_right: whether a right one is of interest.
         """
         wrong = sorted((f for f in findings if f.judgement.accuses), key=_badness, reverse=True)
-        most = 1 if self._objective.facts.costly else MOST
+        most = MOST if self._is_cheap else 1
         with _uncounted(self._objective):
             drawn = 0
             for finding in wrong[: 2 * most]:
@@ -78,16 +78,19 @@ class CurvesAt:
                 if curves is not None:
                     yield finding.path, curves
                     drawn += 1
-            if also_right and not wrong and self._is_small:
+            if also_right and not wrong and self._is_cheap:
                 yield from self._of_loudest(findings)
 
     @property
-    def _is_small(self) -> bool:
-        numbers = sum(math.prod(value.shape) for value in self._point.base.inputs)
-        return not self._objective.facts.costly and numbers <= _SMALL
+    def _is_large(self) -> bool:
+        return sum(math.prod(value.shape) for value in self._point.base.inputs) > _SMALL
+
+    @property
+    def _is_cheap(self) -> bool:
+        return not (self._objective.facts.costly or self._is_large)
 
     def _of_wrong(self, finding: Finding, *, first: bool) -> Curves | None:
-        """The curves of a wrong variable, with the differences by their steps for the first one."""
+        """The curves of a wrong variable; for the first of a small step also those by step."""
         if finding.looked is None:
             return None
         settings = self._point.settings
@@ -100,9 +103,9 @@ class CurvesAt:
         tape = math.nan if subject.gradient is None else dot(direction, subject.gradient)
         measured = self._measured(target, direction)
         right, bar = measured.value, measured.error_bar
-        seen = finding.looked.seen.target
-        if seen is not None and seen.known is not None:
-            right, bar = dot(direction, seen.known), seen.known_bar * norm(direction)
+        known = finding.looked.seen.right
+        if known is not None:
+            right, bar = dot(direction, known.gradient), known.bar * norm(direction)
         if not abs(right - np.nan_to_num(tape)) > bar:
             return None
         line = _line(target, direction, _reach(target.at_zero, right, tape))
@@ -116,7 +119,7 @@ class CurvesAt:
             right_bar=bar,
             step=measured.step,
         )
-        if first:
+        if first and not self._is_large:
             curves = replace(curves, differences=self._differences(subject, target, direction))
         return _unscaled(curves, self._point.base.scales[subject.parameter.loss])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tfcheck.examine.corrected import Corrected
 from tfcheck.examine.subject import Subject
 from tfcheck.judge.judgement import Judgement, detectable_error
 from tfcheck.judge.reasons import Reason
@@ -25,12 +26,14 @@ class Seen:
         measurement: what was measured; None where nothing was.
         target: what was looked at; None where no more can be asked of it.
         slopes: where a kink was found, the slopes to the left, by the tape and to the right.
+        right: the right gradient, where it follows from what was measured of units.
     """
 
     judgement: Judgement
     measurement: Measurement | None = None
     target: Target | None = None
     slopes: tuple[float, float, float] | None = None
+    right: Corrected | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import numpy as np
 from tfcheck.examine.finding import Details, Looked
 from tfcheck.measure.directions import Array, generator, norm
 from tfcheck.measure.lines import dense
+from tfcheck.measure.measurement import Measurement
+from tfcheck.measure.target import Target
 
 AT_ALL = "in which the two gradients differ most"
 AT_ENTRIES = "of the entries that differ most"
@@ -30,16 +32,18 @@ def worst_direction(looked: Looked, details: Details, seed: int) -> tuple[str, A
         What the direction is called, and the direction, of the variable's scale; None where
         nothing can be measured along any.
     """
-    subject, target = looked.subject, looked.seen.target
-    gradient = subject.gradient
-    if target is None or (gradient is not None and not np.all(np.isfinite(gradient))):
+    subject, seen = looked.subject, looked.seen
+    gradient, shape = subject.gradient, tuple(subject.parameter.variable.shape)
+    if gradient is not None and not np.all(np.isfinite(gradient)):
         return None
-    if target.known is not None:
-        found = AT_ALL, sized(target.known - target.tape, subject.scale)
-    elif (gap := _gap_at_entries(details, target.value.shape)) is not None:
+    if seen.right is not None and gradient is not None:
+        found = AT_ALL, sized(seen.right.gradient - gradient, subject.scale)
+    elif (gap := _gap_at_entries(details, shape)) is not None:
         found = AT_ENTRIES, sized(gap, subject.scale)
+    elif seen.target is not None:
+        found = AT_RANDOM, _most_deviating(seen.target, seen.measurement, seed)
     else:
-        found = AT_RANDOM, _most_deviating(looked, seed)
+        return None
     return found if np.any(found[1]) and np.all(np.isfinite(found[1])) else None
 
 
@@ -67,11 +71,8 @@ def _gap_at_entries(details: Details, shape: tuple[int, ...]) -> Array | None:
     return gap if np.any(gap) else None
 
 
-def _most_deviating(looked: Looked, seed: int) -> Array:
+def _most_deviating(target: Target, measurement: Measurement | None, seed: int) -> Array:
     """The direction whose slope deviates most; they are drawn again, one after the other."""
-    target, measurement = looked.seen.target, looked.seen.measurement
-    if target is None:
-        return np.zeros(())
     gaps = [line.gap for line in measurement.lines] if measurement is not None else []
     deviating = int(np.argmax(np.nan_to_num(gaps))) if gaps else 0
     rng = generator(seed, target.stream)

@@ -43,7 +43,8 @@ def chain_of_graph(
     }
     corrupted = _corrupted(call, call.division, culprits, starts)
     outside = () if objective.facts.source == "layer" else (LOSS,)
-    paths = [path for path in call.division.paths if path != owner or path in culprits]
+    idle = {owner, *_wholes(call, call.division)} - set(culprits)
+    paths = [path for path in call.division.paths if path not in idle]
     return _linked((*paths, *outside), culprits, corrupted)
 
 
@@ -73,6 +74,24 @@ def _linked(paths: Sequence[str], culprits: Sequence[str], corrupted: Set[str]) 
     missing = [path for path in culprits if path not in layers and path not in _AT_THE_END]
     ends = [path for path in _AT_THE_END if path in {*culprits, *({LOSS} & set(paths))}]
     return tuple(Link(path, path in corrupted) for path in [*layers, *missing, *ends])
+
+
+def _wholes(call: TapeCall, division: Division) -> Set[str]:
+    """The paths of the layers that compute nothing beside what the layers within them do."""
+    computing = {
+        division.path_of(operation)
+        for operation in call.targets[0].graph.get_operations()
+        if operation.type not in _HANDING_ON
+    }
+    return {
+        path
+        for path in set(division.paths) - computing
+        if any(other.startswith(f"{path}/") for other in division.paths)
+    }
+
+
+_HANDING_ON = frozenset({"Cast", "Const", "EnsureShape", "Identity", "NoOp", "Reshape"})
+"""What a model does with what it is given before it hands that to its layers."""
 
 
 def _corrupted(

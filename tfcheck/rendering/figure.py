@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -88,29 +89,37 @@ def _draw_scores(
     """The score of a right gradient by the step of the difference."""
     for one in series:
         exact = one.precision == "float64"
+        colour = RIGHT if exact else WRONG
         axes.loglog(
             one.steps,
             one.scores,
-            color=RIGHT if exact else WRONG,
+            color=colour,
             linestyle="-" if exact else "--",
             marker="o" if exact else "s",
             markersize=4,
             label=one.precision,
         )
-    axes.axhline(
-        concerning, color=MUTED_ON_WHITE, linestyle=":", label=f"fails from {concerning:g}"
-    )
+        beside = {"xytext": (9, 3)} if exact else {"xytext": (-9, -3), "ha": "right"}
+        first = (one.steps[0], one.scores[0])
+        axes.annotate(
+            one.precision, first, textcoords="offset points", color=colour, fontsize=9, **beside
+        )
+    across, up = axes.get_yaxis_transform(), axes.get_xaxis_transform()
+    small: dict[str, Any] = {"fontsize": 8, "color": MUTED_ON_WHITE}
+    axes.axhline(concerning, color=MUTED_ON_WHITE, linestyle=":")
+    fails = f"fails from {words.limit(concerning)}"
+    place: dict[str, Any] = {"xytext": (0, 4), "xycoords": across, "textcoords": "offset points"}
+    axes.annotate(fails, (0.01, concerning), **place, **small)
     axes.axvline(CLASSICAL_STEP, color=MUTED_ON_WHITE, linestyle=":", linewidth=1)
     if math.isfinite(curves.step):
-        label = f"step that the check chose: {words.scientific(curves.step)}"
-        axes.axvline(curves.step, color=ON_WHITE, linestyle="-.", linewidth=1, label=label)
+        chosen = f"chosen {words.scientific(curves.step)}"
+        axes.axvline(curves.step, color=ON_WHITE, linestyle="-.", linewidth=1)
+        axes.text(curves.step, 1.02, chosen, transform=up, ha="center", **small)
     _write_title(axes, f"{path}\nscore of a right gradient, by the step")
     axes.set_xlabel("step, beside the variable's own size", color=MUTED_ON_WHITE)
     axes.set_ylabel("score", color=MUTED_ON_WHITE)
-    # Wherever it stood within, it would hide something.
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
 
 
 def _write_title(axes: Axes, title: str) -> None:
     """Write a title, whatever the name of a layer or the user's `rcParams` hold ($, usetex)."""
-    axes.set_title(words.printable(title), fontsize=9, parse_math=False, usetex=False)
+    axes.set_title(words.printable(title), fontsize=9, pad=16, parse_math=False, usetex=False)

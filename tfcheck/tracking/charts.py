@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict
-from tfcheck.tracking import history, schema
+from tfcheck.tracking import metrics, over_checkpoints, schema
 
 MOST_SECTIONS = 6
 MOST_FAILING = 6
@@ -62,9 +62,9 @@ class Shown:
 
 def shown(reports: Sequence[GradientReport], section: str, good_run: str) -> Shown:
     """What is worth showing of the checks of one callback."""
-    judged = history.judged(reports)
+    judged = over_checkpoints.judged(reports)
     return Shown(
-        step=history.step_of(reports[-1]),
+        step=over_checkpoints.step_of(reports[-1]),
         sections=_union((schema.FIRST,), (section,)),
         failing=_failing(judged, section)[:MOST_FAILING],
         worst=_worst(judged[-1], section)[:MOST_WORST] if judged else (),
@@ -74,13 +74,13 @@ def shown(reports: Sequence[GradientReport], section: str, good_run: str) -> Sho
 
 def _failing(reports: Sequence[GradientReport], section: str) -> tuple[str, ...]:
     """The verdict metrics of the layers that failed: culprits first, then the highest score."""
-    guilty = history.culprits(reports)
+    guilty = over_checkpoints.culprits(reports)
     found: dict[str, str] = {}
     scores: dict[str, float] = {}
     for report in reports:
-        levels = schema.levels(report, guilty)
-        for path, name in schema.layer_names(levels).items():
-            if levels[path] == schema.LEVELS[Verdict.FAIL]:
+        levels = metrics.levels(report, guilty)
+        for path, name in metrics.layer_names(levels).items():
+            if levels[path] == metrics.LEVELS[Verdict.FAIL]:
                 found.setdefault(path, f"{section}/verdict/{name}")
         for layer in report.layers:
             scores[layer.path] = max(layer.score, scores.get(layer.path, 0.0))
@@ -90,8 +90,8 @@ def _failing(reports: Sequence[GradientReport], section: str) -> tuple[str, ...]
 
 def _worst(report: GradientReport, section: str) -> tuple[str, ...]:
     prefix = f"{section}/digits/"
-    metrics = schema.metrics(report, section)
-    digits = {name: value for name, value in metrics.items() if name.startswith(prefix)}
+    values = metrics.of_report(report, section)
+    digits = {name: value for name, value in values.items() if name.startswith(prefix)}
     return tuple(sorted(digits, key=digits.__getitem__))
 
 

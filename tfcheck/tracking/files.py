@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfcheck.gradient_report import GradientReport
-from tfcheck.tracking import history, matrix, tables
+from tfcheck.tracking import matrix, over_checkpoints, tables
 from tfcheck.tracking.spool import Entry
 
 _DENSITY = 100  # pixels an inch of the picture in a card, which MLflow shows as large as it is
@@ -94,7 +94,7 @@ def _write_heatmap(
 
     folder = place / "images"
     folder.mkdir(exist_ok=True)
-    key, step = f"{section}/heatmap", history.step_of(reports[-1])
+    key, step = f"{section}/heatmap", over_checkpoints.step_of(reports[-1])
     unique = uuid.uuid5(uuid.NAMESPACE_URL, f"{key} {step} {entry.made_at}")
     name = f"{key.replace('/', '~')}+step+{step}+timestamp+{entry.made_at}+{unique}"
     whole = heatmap_png(reports)

@@ -12,7 +12,7 @@ from typing import Any
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict
 from tfcheck.rendering.words import moment, plural
-from tfcheck.tracking import history, schema
+from tfcheck.tracking import over_checkpoints, schema
 from tfcheck.tracking.tables import cell_text
 
 WHOLE = "(whole model)"
@@ -23,9 +23,9 @@ _LONGEST = 500  # MLflow shows 512 characters of a cell
 
 def matrix_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
     """A row a layer, what failed first, below a row for the run: `(layer, verdict)`."""
-    found = history.worst_first(history.histories(reports))
-    culprits = history.guilty_since(reports)
-    places = history.culprit_places(reports)
+    found = over_checkpoints.worst_first(over_checkpoints.histories(reports))
+    culprits = over_checkpoints.guilty_since(reports)
+    places = over_checkpoints.culprit_places(reports)
     rows = {WHOLE: _whole(reports, len(found))}
     for path in dict.fromkeys([*culprits, *(item.layer for item in found)]):
         parts = [_layer([item for item in found if item.layer == path])]
@@ -39,13 +39,13 @@ def matrix_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
 
 def _whole(reports: Sequence[GradientReport], variables: int) -> str:
     """A run in a few words: its verdict, since when, and through what."""
-    verdict = history.overall(reports)
+    verdict = over_checkpoints.overall(reports)
     parts = [f"{schema.MARKS[verdict]} {verdict}"]
-    first = history.first_fail(reports)
+    first = over_checkpoints.first_fail(reports)
     if first is not None and moment(first):
         parts[0] += f" from {moment(first)}"
-    culprits = history.culprits(reports)
-    others = [layer for layer in history.failing_layers(reports) if layer not in culprits]
+    culprits = over_checkpoints.culprits(reports)
+    others = [layer for layer in over_checkpoints.failing_layers(reports) if layer not in culprits]
     for label, layers in (("culprit", culprits), ("failing", others)):
         if layers:
             more = len(layers) - _MOST_NAMED
@@ -56,7 +56,7 @@ def _whole(reports: Sequence[GradientReport], variables: int) -> str:
     return _SEPARATOR.join(parts)
 
 
-def _layer(items: Sequence[history.VariableHistory]) -> str:
+def _layer(items: Sequence[over_checkpoints.VariableHistory]) -> str:
     """A layer's variables, worst first; where all pass, the worst speaks for them."""
     if items and all(item.verdict is Verdict.PASS and item.worst.counts for item in items):
         return cell_text(items[0])

@@ -16,7 +16,18 @@ from typing import Any
 from tfcheck.errors import ReportError
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict
-from tfcheck.tracking import charts, colours, description, files, history, schema, views
+from tfcheck.runs.age import LAST_STEP
+from tfcheck.tracking import (
+    charts,
+    colours,
+    description,
+    files,
+    last_good,
+    metrics,
+    over_checkpoints,
+    schema,
+    views,
+)
 from tfcheck.tracking.progress import Progress
 from tfcheck.tracking.spool import Content
 
@@ -81,7 +92,7 @@ class RunLog:
             self._describe(content, progress)
         folders = list(progress.folders)
         for entry in content.entries[len(folders) :]:
-            step = history.step_of(_shown(entry.report, progress))
+            step = over_checkpoints.step_of(_shown(entry.report, progress))
             folders.append(files.folder_of(step, {*folders, *self._taken}))
         return {"folders": tuple(folders)}
 
@@ -101,6 +112,18 @@ class RunLog:
             files.make(Path(place), self.section, reports, fresh, self._run_name)
             self._client.log_artifacts(self.run_id, place)
         return {"files": len(content.entries)}
+
+    def write_end(self, content: Content, progress: Progress) -> None:
+        """Note at which step the training ended, if that is known.
+
+        Raises:
+            Exception: MLflow's.
+        """
+        if content.last_step is None or not content.entries:
+            return
+        before = self._client.get_run(self.run_id).data.tags.get(LAST_STEP, "0")
+        step = content.last_step + (progress.shift or 0)
+        self._client.set_tag(self.run_id, LAST_STEP, str(max(step, int(before))))
 
     def prepare_views(self, content: Content, progress: Progress) -> dict[str, Any]:
         """Install the experiment's saved views, and let them show the latest check.
@@ -136,7 +159,7 @@ class RunLog:
         )
         earlier = [metric for metric in logged if metric.timestamp < content.target.made_at]
         last = max((metric.step for metric in earlier), default=0)
-        first = history.step_of(content.entries[0].report)
+        first = over_checkpoints.step_of(content.entries[0].report)
         return {
             "shift": max(0, last - first),
             "errors": int(sum(metric.value for metric in earlier)),
@@ -156,10 +179,15 @@ class RunLog:
         reports = [_shown(entry.report, progress) for entry in content.entries]
         known = progress.numbers
         return [
-            Metric(name, value, content.entries[place].made_at, history.step_of(reports[place]))
+            Metric(
+                name,
+                value,
+                content.entries[place].made_at,
+                over_checkpoints.step_of(reports[place]),
+            )
             for place in range(known, len(reports))
-            for guilty in [(*before, *history.culprits(reports[:place]))]
-            for name, value in schema.metrics(reports[place], self.section, guilty).items()
+            for guilty in [(*before, *over_checkpoints.culprits(reports[:place]))]
+            for name, value in metrics.of_report(reports[place], self.section, guilty).items()
         ]
 
     def _tags(
@@ -174,6 +202,7 @@ class RunLog:
         tables = before.get("mlflow.loggedArtifacts")
         tags["mlflow.loggedArtifacts"] = schema.logged_tables(tables, self.section)
         tags["mlflow.loggedImages"] = "True"
+        tags |= last_good.tag(self._client, run)
         tags |= self._description(before, reports)
         return {name: value for name, value in tags.items() if before.get(name) != value}
 
@@ -244,12 +273,12 @@ class RunLog:
                 except ReportError:  # of another version: its metrics are still there
                     continue
                 reports.append(replace(report.relative_to_model(), step=files.step_in(folder)))
-        return tuple(sorted(reports, key=history.step_of))
+        return tuple(sorted(reports, key=over_checkpoints.step_of))
 
 
 def _shown(report: GradientReport, progress: Progress) -> GradientReport:
     # Runs are compared by name, and Keras numbers models.
-    step = history.step_of(report) + (progress.shift or 0)
+    step = over_checkpoints.step_of(report) + (progress.shift or 0)
     return replace(report.relative_to_model(), step=step)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.reasons import shown as shown_as
 from tfcheck.judge.verdict import Verdict, digits
-from tfcheck.tracking import history, schema
+from tfcheck.tracking import metrics, over_checkpoints, schema
 
 
-def verdict_text(item: history.VariableHistory) -> str:
+def verdict_text(item: over_checkpoints.VariableHistory) -> str:
     """One variable's story in a few words, such as `"❌ fail since step 500 (0.4 digits)"`."""
     told = _told(item)
     if not item.worst.counts:
@@ -25,7 +25,7 @@ def verdict_text(item: history.VariableHistory) -> str:
     return f"{text} ({told})" if told else text
 
 
-def cell_text(item: history.VariableHistory) -> str:
+def cell_text(item: over_checkpoints.VariableHistory) -> str:
     """The same for a cell among many, such as `"❌ 0.4 from 500"`: MLflow cuts what is longer."""
     if not item.worst.counts:
         return "➖ declared"
@@ -35,7 +35,7 @@ def cell_text(item: history.VariableHistory) -> str:
     return f"{text} {'from' if item.latest is Verdict.FAIL else 'at'} {item.failing_since}"
 
 
-def _told(item: history.VariableHistory) -> str:
+def _told(item: over_checkpoints.VariableHistory) -> str:
     """What the verdict rests on: its reason or, where it has none, the digits of agreement.
 
     A gradient that agrees in many digits may still be misapplied or blocked: no digits are told
@@ -49,24 +49,24 @@ def _told(item: history.VariableHistory) -> str:
 
 def verdicts_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
     """A row a variable, worst first, below a row for each layer that is wrong by itself."""
-    places = history.culprit_places(reports)
+    places = over_checkpoints.culprit_places(reports)
     layers: list[list[Any]] = [
         [path, f"❌ culprit from {step}", "fail", "", "", step, step, path, places.get(path, "")]
-        for path, step in history.guilty_since(reports).items()
+        for path, step in over_checkpoints.guilty_since(reports).items()
     ]
     variables = [
         [
             item.label,
             cell_text(item),
             str(item.verdict),
-            _json_number(float(f"{item.worst.score:.3g}")),
-            schema.shown_digits(item.worst.score),
+            _json_number(metrics.rounded(item.worst.score)),
+            metrics.shown_digits(item.worst.score),
             item.worst_step,
             item.failing_since if item.failed else "",
             item.layer,
             item.worst.note,
         ]
-        for item in history.worst_first(history.histories(reports))
+        for item in over_checkpoints.worst_first(over_checkpoints.histories(reports))
     ]
     columns = ["variable", "verdict", "worst verdict", "worst score", "worst digits", "at step"]
     return {
@@ -78,8 +78,8 @@ def verdicts_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
 def scores_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
     """A row a checkpoint and variable, in the order of training."""
     rows = []
-    for report in history.judged(reports):
-        labels = history.numbered(variable.path for variable in report.variables)
+    for report in over_checkpoints.judged(reports):
+        labels = over_checkpoints.numbered(variable.path for variable in report.variables)
         for label, variable in zip(labels, report.variables, strict=True):
             numbers = (
                 variable.score,
@@ -91,7 +91,7 @@ def scores_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
             )
             rows.append(
                 [
-                    history.step_of(report),
+                    over_checkpoints.step_of(report),
                     "" if report.epoch is None else report.epoch,
                     report.checkpoint,
                     label,

@@ -28,7 +28,7 @@ _FILTERS = {
     VIEW: "tags.`gradcheck.schema` != ''",
     FAILURES_VIEW: "tags.`gradcheck.verdict` = 'fail'",
 }
-_TAG = "mlflow.sharedViewState."
+_TAGS = {view: f"mlflow.sharedViewState.{view}" for view in _NAMES}
 _PACKED = "deflate;"
 # With the run's name all fit a page of 1440 pixels, and the first three also beside MLflow's
 # assistant, which opens by itself on a browser's first visit.
@@ -61,7 +61,7 @@ def run_link(experiment_id: str, run_id: str, artifact: str = "") -> str:
 
 def has_view(tags: Collection[str]) -> bool:
     """Whether an experiment with tags of these names has our view."""
-    return f"{_TAG}{VIEW}" in tags
+    return _TAGS[VIEW] in tags
 
 
 def experiment_tags(
@@ -76,14 +76,10 @@ def experiment_tags(
         shown: what the latest check makes worth showing.
     """
     if INSTALLED_TAG in before:
-        known = {view: _as_written(view, before.get(f"{_TAG}{view}", "")) for view in _NAMES}
-        return {
-            f"{_TAG}{view}": _envelope(view, shown.after(last), created_at)
-            for view, (created_at, last) in known.items()
-            if last is not None and shown.after(last) != last
-        }
+        written = {tag: _rewritten(view, before.get(tag, ""), shown) for view, tag in _TAGS.items()}
+        return {tag: value for tag, value in written.items() if value is not None}
     now = int(time.time() * 1000)
-    wanted = {f"{_TAG}{view}": _envelope(view, shown, now) for view in _NAMES}
+    wanted = {tag: _envelope(view, shown, now) for view, tag in _TAGS.items()}
     missing = {name: value for name, value in wanted.items() if name not in before}
     note = before.get("mlflow.note.content", "")
     if VIEW not in note:
@@ -114,17 +110,24 @@ def _envelope(view: str, shown: charts.Shown, created_at: int) -> str:
     )
 
 
-def _as_written(view: str, tag: str) -> tuple[int, charts.Shown | None]:
-    """When a view was made and what it shows; None where it is not as we wrote it."""
+def _rewritten(view: str, tag: str, shown: charts.Shown) -> str | None:
+    """A view as it is to be now; None where it stays, because nothing is new or the user's."""
     try:
         content = json.loads(tag)
-        shown = charts.Shown.of(content["gradcheck"])
+        if content["name"] != _NAMES[view]:
+            return None
+        created_at = int(content["createdAt"])
+        # An older tfcheck did not write what it showed. MLflow notes when a user changes a view.
+        if "gradcheck" not in content and content["updatedAt"] == created_at:
+            return _envelope(view, shown, created_at)
+        last = charts.Shown.of(content["gradcheck"])
         packed = base64.b64decode(content["state"].removeprefix(_PACKED))
-        unchanged = json.loads(zlib.decompress(packed)) == _state(view, shown)
-        ours = unchanged and content["name"] == _NAMES[view]
-        return int(content["createdAt"]), shown if ours else None
+        if json.loads(zlib.decompress(packed)) != _state(view, last):
+            return None
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
-        return 0, None
+        return None
+    now = shown.after(last)
+    return None if now == last else _envelope(view, now, created_at)
 
 
 def _state(view: str, shown: charts.Shown) -> dict[str, Any]:
