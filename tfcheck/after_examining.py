@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from functools import cached_property
 
+from tfcheck.examine.curves import CurvesAt
 from tfcheck.examine.examination import Examination
 from tfcheck.examine.finding import Finding
 from tfcheck.judge.judgement import Judgement
+from tfcheck.locate.chain import chain_of_graph, chain_of_run
 from tfcheck.locate.culprits import Culprits, culprits_among, find_culprits
 from tfcheck.locate.declared import Declared
 from tfcheck.locate.placing import Placing
 from tfcheck.locate.suspects import Suspects
 from tfcheck.objective.eager_objective import EagerObjective
 from tfcheck.progress import Progress
+from tfcheck.report.chain import Link
+from tfcheck.report.curves import Curves
 from tfcheck.reproduce.case import Case
 from tfcheck.stages import Stages
 from tfcheck.trace.batch import Batch
@@ -23,6 +28,7 @@ from tfcheck.training.compiled_loss import BesideCompiled
 from tfcheck.training.eager_losses import EagerLosses
 from tfcheck.training.precision import TrainedGradient, trained_gradients
 from tfcheck.training.xla import CompiledPath
+from tfcheck.variables import path_of
 
 
 class AfterExamining:
@@ -100,7 +106,7 @@ class AfterExamining:
         objective = self._point.objective
         if isinstance(objective, EagerObjective):
             return culprits_among(
-                objective.calls_of_layers(self._batch),
+                self._calls,
                 failed,
                 wrong_alone,
                 declared=declared,
@@ -109,6 +115,14 @@ class AfterExamining:
             )
         suspects = Suspects(self._examination, self._batch, failed)
         return find_culprits(suspects, failed, declared, self._step)
+
+    @cached_property
+    def _calls(self) -> list[EagerCall]:
+        """The calls of layers of a step that runs eagerly."""
+        objective = self._point.objective
+        return (
+            objective.calls_of_layers(self._batch) if isinstance(objective, EagerObjective) else []
+        )
 
     def beside_compiled_loss(self) -> BesideCompiled:
         """How what is trained compares with the compiled loss."""
@@ -206,3 +220,40 @@ class AfterExamining:
         return self.stages.run(
             "the inputs for a unit test", lambda: collected(culprits), (), accuses=False
         )
+
+    def curves(self, findings: Sequence[Finding], *, also_right: bool) -> dict[str, Curves]:
+        """What pictures of variables are drawn from, by variable: what there is time for.
+
+        Args:
+            findings: what was found of those that pictures may be of.
+            also_right: whether, where none is wrong, a right one is of interest.
+        """
+        found: dict[str, Curves] = {}
+
+        def collect() -> None:
+            curves = CurvesAt(self._point, self._batch)
+            for path, its in curves.of(findings, also_right=also_right):
+                found.setdefault(path, its)
+
+        self.stages.run("the curves for pictures", collect, None, accuses=False)
+        return found
+
+    def chain(self, findings: Sequence[Finding], culprits: Culprits) -> tuple[Link, ...]:
+        """The layers in a row, and those that culprits corrupt; nothing without a culprit.
+
+        Args:
+            findings: what was found of the variables.
+            culprits: the culprits.
+        """
+        if not culprits.paths:
+            return ()
+        wrong = [finding for finding in findings if finding.judgement.accuses]
+        return self.stages.run(
+            "the layers in a row", lambda: self._chain(wrong, culprits.paths), (), accuses=False
+        )
+
+    def _chain(self, wrong: Sequence[Finding], culprits: Sequence[str]) -> tuple[Link, ...]:
+        objective, owner = self._point.objective, path_of(self._step.owner)
+        if isinstance(objective, EagerObjective):
+            return chain_of_run(self._calls, owner, culprits, {finding.layer for finding in wrong})
+        return chain_of_graph(objective, owner, culprits, {finding.path for finding in wrong})

@@ -18,7 +18,6 @@ from tfcheck.assemble.untouched import frozen_paths, untouched_notes
 from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.errors import BatchError, NoTapeError, TfcheckError
 from tfcheck.evaluate.around import Around
-from tfcheck.evaluate.prepared import Prepared
 from tfcheck.examine.examination import NOT_REACHED, Examination
 from tfcheck.examine.finding import Finding
 from tfcheck.examine.unasked import never_trained, unchecked, untracked, untrained
@@ -31,7 +30,10 @@ from tfcheck.locate.placing import where_step_is
 from tfcheck.memory import bytes_of
 from tfcheck.objective.objective import Objective
 from tfcheck.objective.point import Base
+from tfcheck.prepared import Prepared
 from tfcheck.progress import Progress, silent
+from tfcheck.report.chain import Link
+from tfcheck.report.curves import Curves
 from tfcheck.report.rows import ObjectiveSummary
 from tfcheck.reproduce.case import Case
 from tfcheck.reproduce.known_cases import KnownCases
@@ -92,6 +94,7 @@ class Checker:
     ) -> None:
         self.model = step.owner
         self.settings = self._measuring = settings
+        self._once = once
         self._verdicts_only = verdicts_only
         self._first_step = first_step
         self._deadline = UNLIMITED
@@ -169,19 +172,31 @@ class Checker:
         compiled = after.under_xla(judgements)
         eager = after.eager_losses(self._eager_losses)
         evidence = after.evidence(culprits.paths, lambda paths: self._collected(paths, occasion))
+        chain, curves = self._pictures(after, measured, culprits)
         said = (*chosen, *compiled.notes, *notes_on_eager(eager, point))
         return self._report(
             occasion,
             findings,
-            Additions(trained, objections, notes, compiled, culprits.explained),
+            Additions(trained, objections, notes, compiled, culprits.explained, curves),
             broken=after.stages.broken,
             culprits=culprits.paths,
             culprit_places=places,
+            chain=chain,
             objective=summary_of(point, self.settings.phase, compiled.losses, eager),
             notes=self._notes(examination, measured, said, after.stages),
             evaluations=examination.evaluations,
             evidence=evidence,
         )
+
+    def _pictures(
+        self, after: AfterExamining, measured: Sequence[Finding], culprits: Culprits
+    ) -> tuple[tuple[Link, ...], dict[str, Curves]]:
+        """What pictures are drawn from; nothing where only verdicts count."""
+        if self._verdicts_only:
+            return (), {}
+        counted = [finding for finding in measured if finding.path not in culprits.explained]
+        chain = after.chain(counted, culprits)
+        return chain, after.curves(counted, also_right=self._once)
 
     def _report(
         self,

@@ -15,6 +15,7 @@ from tfcheck.report.serial import REPORT_SCHEMA, fields_from, plain
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 
 class GradientReport(Outcome):  # noqa: D101 - what it is, and holds, is what an outcome is
@@ -119,12 +120,37 @@ class GradientReport(Outcome):  # noqa: D101 - what it is, and holds, is what an
         """One row a variable, in model order, with the fields of `VariableReport`."""
         import pandas
 
-        left_out = ("worst", "slopes")
+        left_out = ("worst", "slopes", "curves")
         columns = [f.name for f in dataclasses.fields(VariableReport) if f.name not in left_out]
         rows = [[getattr(variable, column) for column in columns] for variable in self.variables]
         frame = pandas.DataFrame(rows, columns=columns)
         frame["verdict"] = frame["verdict"].map(str)
         return frame
+
+    def plot(self, variable: str | None = None) -> Figure:
+        """Draw what the check measured of variables along one direction, a row a variable.
+
+        The loss along the direction in which the two gradients differ most, with the true tangent
+        and that of the tape; and of the first one, the score that a right gradient gets by one
+        central difference, by its step, in float64 and in the precision that trains.
+
+        Args:
+            variable: the path of a variable, or the end of its path. Defaults to None, for all
+                that there are pictures of: the first wrong ones, at most three.
+
+        Returns:
+            A `matplotlib.figure.Figure`, which a notebook shows.
+
+        Raises:
+            ArgumentError: if the report has no picture of that; `variable.curves` says of which
+                there is one.
+
+        Example:
+            >>> report.plot("hidden/kernel").savefig("kernel.png")  # doctest: +SKIP
+        """
+        from tfcheck.rendering.figure import figure_of
+
+        return figure_of(self, variable)
 
     def __str__(self) -> str:
         from tfcheck.rendering.console import report_text

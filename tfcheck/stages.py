@@ -19,8 +19,8 @@ class Stages:
     Attributes:
         notes: what was not carried out, and why, a sentence each.
         cut_short: what there was no time for.
-        broken: whether one that may accuse failed by a mistake in here, or was cut short, so that
-            what it would have found is unknown.
+        broken: whether one failed by a mistake in here, or one that may accuse was cut short, so
+            that what it would have found is unknown.
     """
 
     def __init__(self) -> None:

@@ -231,7 +231,11 @@ def test_dataframe() -> None:
     assert {type(word) for word in frame["verdict"]} == {str}
     assert list(frame["reason"]) == ["", "blocked"]
     assert frame["score"].isna().tolist() == [False, True]
-    expected = {field.name for field in dataclasses.fields(VariableReport)} - {"worst", "slopes"}
+    expected = {field.name for field in dataclasses.fields(VariableReport)} - {
+        "worst",
+        "slopes",
+        "curves",
+    }
     assert set(frame.columns) == expected
 
 

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Thresholds, Verdict
+from tfcheck.report.chain import Link
+from tfcheck.report.curves import Curves, Differences
 from tfcheck.report.rows import Coordinate, LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.settings import Settings
 
@@ -15,6 +17,21 @@ SIZES = st.lists(st.integers(0, 1000), max_size=4).map(tuple)
 NAMES = st.lists(st.text(max_size=8), max_size=3).map(tuple)
 VERDICTS = st.sampled_from(Verdict)
 COORDINATES = st.builds(Coordinate, SIZES, NUMBERS, NUMBERS, NUMBERS)
+SERIES = st.lists(NUMBERS, max_size=3).map(tuple)
+CURVES = st.builds(
+    Curves,
+    direction=st.text(max_size=5),
+    precision=st.text(max_size=5),
+    places=SERIES | st.just((-0.5, 0.0, 0.5)),
+    losses=st.tuples(NUMBERS, NUMBERS, NUMBERS),
+    tape=NUMBERS,
+    right=NUMBERS,
+    right_bar=NUMBERS,
+    step=NUMBERS,
+    differences=st.lists(
+        st.builds(Differences, st.text(max_size=5), SERIES, SERIES), max_size=2
+    ).map(tuple),
+)
 VARIABLES = st.builds(
     VariableReport,
     path=st.text(),
@@ -22,7 +39,7 @@ VARIABLES = st.builds(
     shape=SIZES,
     score=NUMBERS,
     verdict=VERDICTS,
-    reason=st.sampled_from(Reason) | st.text(max_size=5),
+    reason=st.sampled_from(["", *Reason]) | st.text(max_size=5),
     analytic_norm=NUMBERS,
     numerical_norm=NUMBERS,
     error_bar=NUMBERS,
@@ -33,6 +50,7 @@ VARIABLES = st.builds(
     trained_norm=NUMBERS,
     compiled_distance=st.none() | NUMBERS,
     slopes=st.none() | st.tuples(NUMBERS, NUMBERS, NUMBERS),
+    curves=st.none() | CURVES,
 )
 LAYERS = st.builds(
     LayerReport, st.text(), NUMBERS, VERDICTS, st.lists(VARIABLES, max_size=3).map(tuple)
@@ -46,6 +64,7 @@ REPORTS = st.builds(
     score=NUMBERS,
     layers=st.lists(LAYERS, max_size=3).map(tuple),
     culprits=NAMES,
+    chain=st.lists(st.builds(Link, st.text(max_size=5), st.booleans()), max_size=4).map(tuple),
     notes=NAMES,
     objective=st.builds(
         ObjectiveSummary,

@@ -14,6 +14,7 @@ from tfcheck.examine.finding import Finding, Numbers
 from tfcheck.judge.judgement import Judgement, worse
 from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Thresholds, Verdict
+from tfcheck.report.curves import Curves
 from tfcheck.report.rows import VariableReport
 from tfcheck.training.precision import TrainedGradient
 from tfcheck.training.xla import CompiledPath
@@ -34,6 +35,7 @@ class Additions:
         notes: sentences that take the place of what is said so far.
         compiled: what the step compiled with XLA gives.
         declared: those whose gradient is meant to differ.
+        curves: what pictures of them are drawn from.
     """
 
     trained: Mapping[str, TrainedGradient] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class Additions:
     notes: Mapping[str, str] = field(default_factory=dict)
     compiled: CompiledPath = field(default_factory=CompiledPath)
     declared: Set[str] = frozenset()
+    curves: Mapping[str, Curves] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def merged(finding: Finding, additions: Additions, thresholds: Thresholds) -> Me
         trained_norm=trained.norm,
         compiled_distance=additions.compiled.distances.get(path),
         slopes=finding.slopes,
+        curves=additions.curves.get(path),
     )
     if not follows(row, numbers.gap_square, thresholds):
         row = _judged(row, WITHDRAWN)

@@ -56,7 +56,7 @@ class BeforeWrongUnits:
         wrong = self._local[parameter.loss].wrong_behind(parameter.held_by)
         judgement = coming_through(judgement, wrong)
         judgement = held_fixed(judgement, draws=objective.facts.draws[parameter.loss])
-        return Seen(judgement, measurement, target)
+        return Seen(judgement, measurement, target, right=right)
 
     def _confirmed(self, subject: Subject, right: Corrected) -> Target | None:
         """A variable with its right gradient known; None where the loss contradicts that."""

@@ -10,7 +10,7 @@ from tfcheck.deadline import InTime, TimeIsUpError
 from tfcheck.evaluate.around import Around
 from tfcheck.examine.detailing import Detailing
 from tfcheck.examine.effort import Effort
-from tfcheck.examine.finding import Finding, Seen, layer_of, numbers_of
+from tfcheck.examine.finding import Finding, Looked, Seen, layer_of, numbers_of
 from tfcheck.examine.from_units import FromUnits
 from tfcheck.examine.local_examination import LocalExamination
 from tfcheck.examine.meter import Meter
@@ -170,6 +170,7 @@ class Examination:
             numbers=numbers,
             slopes=seen.slopes,
             details=details,
+            looked=Looked(subject, seen) if judgement.accuses else None,
         )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from tfcheck.examine.corrected import Corrected
+from tfcheck.examine.subject import Subject
 from tfcheck.judge.judgement import Judgement, detectable_error
 from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Thresholds
@@ -24,12 +26,14 @@ class Seen:
         measurement: what was measured; None where nothing was.
         target: what was looked at; None where no more can be asked of it.
         slopes: where a kink was found, the slopes to the left, by the tape and to the right.
+        right: the right gradient, where it follows from what was measured of units.
     """
 
     judgement: Judgement
     measurement: Measurement | None = None
     target: Target | None = None
     slopes: tuple[float, float, float] | None = None
+    right: Corrected | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,19 @@ class Numbers:
     analytic_square: float = math.nan
 
 
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What was looked at, and what that came to.
+
+    Attributes:
+        subject: the variable at the point.
+        seen: what looking at it came to.
+    """
+
+    subject: Subject
+    seen: Seen
+
+
 @dataclass(frozen=True)
 class Finding:
     """What was found of one variable.
@@ -74,6 +91,8 @@ class Finding:
         numbers: what was measured.
         slopes: where a kink was found, the slopes to the left, by the tape and to the right.
         details: how and where it is wrong, as far as that was looked into.
+        looked: what was looked at, where the gradient is wrong; None elsewhere, so that no more is
+            kept of large models than is needed.
     """
 
     path: str
@@ -83,6 +102,7 @@ class Finding:
     numbers: Numbers = Numbers()
     slopes: tuple[float, float, float] | None = None
     details: Details = Details()
+    looked: Looked | None = field(default=None, compare=False, repr=False)
 
     def outranks(self, other: Finding) -> bool:
         """Whether it is worse than another one of the same variable.

@@ -103,6 +103,9 @@ class Suspects:
             if math.isfinite(value):
                 self._examination.examine_locally(loss)
                 self._accuse_users(loss)
+        if any(local.cut_short for local in self._examination.local.values()):
+            # A unit that was not reached may be the wrong one: nobody else is to blame for that.
+            self._objective.deadline.require_time()
 
     def _accuse_users(self, loss: int) -> None:
         """Find the units that use a variable wrongly, where only the loss has told that it is."""

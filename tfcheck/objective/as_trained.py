@@ -98,8 +98,19 @@ class AsTrained:
             return self._evaluated(self._function("plain", self._feeds, self._outputs)(*fed))
         except tf.errors.OpError:
             pass  # a tape that cannot run is a finding of its own
-        losses = self._function("losses", self._feeds, self._outputs["losses"])(*fed)
-        return self._evaluated({"losses": losses, "gradients": None})
+        return self._evaluated({"losses": self._losses(fed), "gradients": None})
+
+    def losses_at(self, values: Sequence[Any], drawn: Mapping[str, tf.Tensor]) -> tuple[float, ...]:
+        """The losses alone at a point.
+
+        Args:
+            values: as for `at`.
+            drawn: as for `at`.
+        """
+        return tuple(map(float, self._losses(self._fed(values, drawn))))
+
+    def _losses(self, fed: Sequence[Any]) -> list[tf.Tensor]:
+        return self._function("losses", self._feeds, self._outputs["losses"])(*fed)
 
     def compiled_at(self, values: Sequence[Any], drawn: Mapping[str, tf.Tensor]) -> Evaluated:
         """Evaluate at a point as `jit_compile=True` does.

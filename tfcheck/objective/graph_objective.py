@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfcheck.errors import TfcheckError
 from tfcheck.graph.excerpts import LossPart
 from tfcheck.graph.ids import only_names
-from tfcheck.measure.directions import NUDGE
+from tfcheck.measure.directions import NUDGE, Array
 from tfcheck.objective.as_trained import AsTrained, Evaluated, Trained
 from tfcheck.objective.everything import Everything
 from tfcheck.objective.float64_step import Float64Step
@@ -23,7 +23,7 @@ from tfcheck.objective.graph_facts import facts_of_graph
 from tfcheck.objective.losses import Losses
 from tfcheck.objective.objective import Objective
 from tfcheck.objective.parameters import parameters_of_graph
-from tfcheck.objective.point import Base, Parameter, elsewhere, spread
+from tfcheck.objective.point import Base, Parameter, as_floats, elsewhere, spread
 from tfcheck.objective.step_inputs import StepInputs
 from tfcheck.objective.traced_graph import TracedGraph, paths_of_handles
 from tfcheck.objective.traced_losses import losses_of
@@ -162,6 +162,31 @@ class GraphObjective(Objective):
             return float(value(index, inputs))
         except tf.errors.OpError:
             return math.nan
+
+    def along_as_trained(
+        self, batch: Batch, base: Base, parameter: Parameter
+    ) -> Callable[[Array], float] | None:
+        """The loss of a parameter's tape in the precision that trains; None where that is another.
+
+        Values that the tape and `along` hold fixed are computed there, and so move.
+        """
+        inputs = len(self._step.feeds.names)
+        held = self.facts.constants[parameter.loss] or self._step.assigned
+        if held or any(place >= inputs for place in parameter.inputs):
+            return None
+
+        def displaced(displacement: Array) -> float:
+            self.deadline.require_time()
+            moved = list(base.inputs)
+            for position in parameter.inputs:
+                moved[position] = tf.constant(as_floats(moved[position]) + displacement)
+            there = self._demoted(batch, replace(base, inputs=tuple(moved)))
+            try:
+                return self._as_trained.losses_at(*there)[parameter.loss]
+            except tf.errors.OpError:
+                return math.nan
+
+        return displaced
 
     # -- what the graph tells --------------------------------------------------------------------
 

@@ -163,6 +163,21 @@ class Objective(ABC):
 
         return displaced
 
+    def along_as_trained(
+        self,
+        batch: Batch,  # noqa: ARG002 - the same for all
+        base: Base,  # noqa: ARG002
+        parameter: Parameter,  # noqa: ARG002
+    ) -> Callable[[Array], float] | None:
+        """The same in the precision that trains; None where `along` is, or where it is not known.
+
+        Args:
+            batch: the batch of the point.
+            base: the point.
+            parameter: the parameter.
+        """
+        return None
+
     # -- what a graph tells ----------------------------------------------------------------------
 
     def part_of(self, loss: int) -> LossPart | None:  # noqa: ARG002 - the same for all

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 
-from tfcheck.rendering.console_view import history_view, report_view
+from tfcheck.rendering.console_view import failure_view, history_view, report_view
+from tfcheck.rendering.facts import failure_sentence
 from tfcheck.rendering.page import Page
 from tfcheck.rendering.runs_view import timeline_view
 from tfcheck.rendering.terminal import (
@@ -40,6 +41,19 @@ def report_text(
     """
     page = _page(width, encoding)
     return _plain(report_view(report, page, show_all), page)
+
+
+def failure_text(report: Outcome) -> str:
+    """What of a report does not pass, as plain text for the message of an error: a sentence in one
+    line, then the rows.
+
+    Args:
+        report: the outcome of a check.
+    """
+    page = _page(None, None)
+    # The first line is what lists of failures show, so it is not broken.
+    sentence = page.spelled(failure_sentence(report))
+    return f"{sentence}\n{_plain(failure_view(report, page), page)}".rstrip()
 
 
 def print_report(report: Outcome, console: Console | None = None, show_all: bool = False) -> None:

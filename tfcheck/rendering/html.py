@@ -16,8 +16,9 @@ from tfcheck.judge.verdict import Thresholds, digits
 from tfcheck.rendering import words
 from tfcheck.rendering.advice import advice
 from tfcheck.rendering.facts import bands, facts, summary
-from tfcheck.rendering.grid import Grid, build_grid, overall, require_reports
+from tfcheck.rendering.grid import Cell, Grid, build_grid, overall, require_reports
 from tfcheck.rendering.palette import COLOURS
+from tfcheck.rendering.pictures import NO_PICTURES, RIGHT, WRONG, pictures_of
 from tfcheck.rendering.rows import (
     MOST_ROWS,
     Rows,
@@ -36,6 +37,7 @@ MOST_COORDINATES = 5
 
 _LEGEND = ("great", "okay", "suspect", "fail", "inconclusive", "declared", "error")
 _LONGEST_LABEL = 48
+_LETTER = 6.7  # pixels
 
 
 def report_fragment(report: Outcome) -> str:
@@ -47,7 +49,7 @@ def report_fragment(report: Outcome) -> str:
         report: the outcome of a check.
     """
     view = {
-        **_view(report),
+        **_view(report, drawn=True),
         "subject": ", ".join(part for part in (report.model, words.moment(report)) if part),
         "advice": advice(report),
         "bands": bands(report.settings.thresholds),
@@ -55,7 +57,7 @@ def report_fragment(report: Outcome) -> str:
     return _environment().get_template("fragment.html.jinja").render(view=view)
 
 
-def report_page(reports: Sequence[Outcome]) -> str:
+def report_page(reports: Sequence[Outcome], run: str = "") -> str:
     """All checks of a model as one HTML page that needs no other file and no network.
 
     The verdict comes first, then what to do, a heatmap of all checks, and each check with its
@@ -63,6 +65,7 @@ def report_page(reports: Sequence[Outcome]) -> str:
 
     Args:
         reports: the checks of one model, oldest first.
+        run: the name of the run that they are of. Defaults to `""`, a run without a name.
 
     Raises:
         ArgumentError: if there is no report.
@@ -73,7 +76,12 @@ def report_page(reports: Sequence[Outcome]) -> str:
     # The advice is on the newest check with the verdict that the page opens with.
     telling = next(report for report in reversed(reports) if report.verdict is verdict)
     views = [
-        _view(report, with_rest=report is newest, place=place)
+        _view(
+            report,
+            drawn=any(report is r for r in (newest, telling)),
+            with_rest=report is newest,
+            place=place,
+        )
         for place, report in enumerate(reports)
     ]
     return (
@@ -81,6 +89,7 @@ def report_page(reports: Sequence[Outcome]) -> str:
         .get_template("page.html.jinja")
         .render(
             model=next((report.model for report in reversed(reports) if report.model), ""),
+            run=run,
             verdict=str(verdict),
             finding=finding,
             standing=_standing(telling, newest),
@@ -106,7 +115,9 @@ def _standing(telling: Outcome, newest: Outcome) -> str:
     return " ".join(parts)
 
 
-def _view(report: Outcome, with_rest: bool = False, place: int = 0) -> dict[str, Any]:
+def _view(
+    report: Outcome, *, drawn: bool, with_rest: bool = False, place: int = 0
+) -> dict[str, Any]:
     rows = chosen_rows(report, MOST_ROWS)
     return {
         "report": report,
@@ -117,6 +128,7 @@ def _view(report: Outcome, with_rest: bool = False, place: int = 0) -> dict[str,
         "rest": _rest(report, rows) if with_rest else (),
         "telling": telling_variables(report),
         "glossary": words.glossary(report),
+        "pictures": pictures_of(report) if drawn else NO_PICTURES,
     }
 
 
@@ -129,44 +141,59 @@ def _rest(report: Outcome, rows: Rows) -> tuple[tuple[VariableReport, ...], ...]
 
 def _map(grid: Grid) -> dict[str, Any]:
     """Where everything in the heatmap goes, in pixels."""
-    labels = [words.shortened(path, _LONGEST_LABEL) for path in grid.rows]
+    labels = [
+        f"{words.CULPRIT if place < grid.culprits else ''}{words.shortened(path, _LONGEST_LABEL)}"
+        for place, path in enumerate(grid.rows)
+    ]
     left = 24 + max((7.3 * len(label) for label in labels), default=0)
     width = min(84, max(14, int((1020 - left) / max(8, len(grid.columns)))))
-    every = -(-(8 + 7 * max(map(len, grid.columns))) // width)
-    last = len(grid.columns) - 1
     return {
         "label": f"digits of agreement by {grid.unit} and {grid.axis}",
         "unit": grid.unit,
         "axis": grid.axis,
+        "epochs": any(grid.epochs),
         "omitted": grid.omitted,
+        "culprits": grid.culprits,
         "left": left,
         "cell": width,
         "width": left + width * len(grid.columns) + 12,
-        "height": 22 * len(labels) + 26,
+        "height": 22 * len(labels) + (40 if any(grid.epochs) else 26),
         "rows": [
             {
                 "label": label,
                 "path": path,
                 "y": 22 * place,
-                "cells": [
-                    {
-                        **dataclasses.asdict(cell),
-                        "text": cell.text if width >= 38 else cell.symbol,
-                        "x": left + width * column,
-                    }
-                    for column, cell in enumerate(cells)
-                ],
+                "culprit": place < grid.culprits,
+                "cells": _map_cells(cells, left, width),
             }
             for place, (label, path, cells) in enumerate(
                 zip(labels, grid.rows, grid.cells, strict=True)
             )
         ],
-        "columns": [
-            {"label": label, "title": moment, "x": left + width * (place + 0.5) - 1}
-            for place, (label, moment) in enumerate(zip(grid.columns, grid.moments, strict=True))
-            if (last - place) % every == 0
-        ],
+        "columns": _map_columns(grid, left, width),
     }
+
+
+def _map_cells(cells: Sequence[Cell], left: float, width: int) -> list[dict[str, Any]]:
+    return [
+        {
+            **dataclasses.asdict(cell),
+            "text": cell.text if _LETTER * len(cell.text) <= width else cell.symbol,
+            "x": left + width * column,
+        }
+        for column, cell in enumerate(cells)
+    ]
+
+
+def _map_columns(grid: Grid, left: float, width: int) -> list[dict[str, Any]]:
+    every = -(-(8 + 7 * max(map(len, grid.columns))) // width)
+    last = len(grid.columns) - 1
+    named = zip(grid.columns, grid.moments, grid.epochs, strict=True)
+    return [
+        {"label": label, "title": moment, "epoch": epoch, "x": left + width * (place + 0.5) - 1}
+        for place, (label, moment, epoch) in enumerate(named)
+        if (last - place) % every == 0
+    ]
 
 
 def _why(variable: VariableReport, thresholds: Thresholds) -> str:
@@ -214,6 +241,8 @@ def _environment() -> Environment:
     environment.globals.update(
         symbols=words.SYMBOLS,
         colours=COLOURS,
+        right_colour=RIGHT,
+        wrong_colour=WRONG,
         most_explained=MOST_EXPLAINED,
         most_coordinates=MOST_COORDINATES,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from tfcheck.judge.verdict import Verdict
+from tfcheck.report.chain import Link
 from tfcheck.report.reproduction import Reproducible
 from tfcheck.report.rows import Coverage, LayerReport, ObjectiveSummary, VariableReport, badness
 from tfcheck.settings import Settings
@@ -41,6 +42,7 @@ class Outcome:
             report, and empty where nothing is wrong.
         culprit_places: for each of the culprits the line where its code is, such as
             `"layers.py:12 in Swish.call"`; `""` where that is unknown or none of the user's.
+        chain: where there are culprits, the layers in the order in which they compute the loss.
     """
 
     verdict: Verdict
@@ -60,6 +62,7 @@ class Outcome:
     epoch: int | None = None
     name: str = ""
     culprit_places: tuple[str, ...] = ()
+    chain: tuple[Link, ...] = ()
     evidence: tuple[Reproducible, ...] = field(
         default=(), compare=False, repr=False, metadata={"saved": False}
     )
@@ -129,4 +132,5 @@ class Outcome:
             layers=layers,
             culprits=tuple(map(short, self.culprits)),
             frozen=tuple(map(short, self.frozen)),
+            chain=tuple(dataclasses.replace(link, path=short(link.path)) for link in self.chain),
         )

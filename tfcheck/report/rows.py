@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Verdict
 from tfcheck.measure.similarity import similarity
+from tfcheck.report.curves import Curves
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class VariableReport:
             where they were not compared, as where `fit` does not compile the step.
         slopes: where a kink was found at the point, the slopes of the loss to the left, by the
             tape and to the right, along the direction that deviates most; None where none was.
+        curves: what pictures of it are drawn from: of the first wrong ones, and in a single check
+            of a small model of a right one; None for all others.
     """
 
     path: str
@@ -79,6 +82,7 @@ class VariableReport:
     trained_norm: float = math.nan
     compiled_distance: float | None = None
     slopes: tuple[float, float, float] | None = None
+    curves: Curves | None = None
 
     @property
     def name(self) -> str:

@@ -8,6 +8,8 @@ import math
 from typing import Any
 
 from tfcheck.judge.verdict import Thresholds, Verdict
+from tfcheck.report.chain import Link
+from tfcheck.report.curves import Curves, Differences
 from tfcheck.report.rows import Coordinate, LayerReport, ObjectiveSummary, VariableReport
 from tfcheck.settings import Settings
 
@@ -46,9 +48,10 @@ def _variable_from(content: dict[str, Any]) -> VariableReport:
         for item in content["worst"]
     )
     numbers = ("score", "analytic_norm", "numerical_norm", "error_bar", "detectable_error")
-    # Reports of version 0.1 lack the latter.
+    # Older reports lack the latter.
     later = ("precision_error", "trained_norm")
     compiled_distance, slopes = content.get("compiled_distance"), content.get("slopes")
+    curves = content.get("curves")
     return VariableReport(
         **{
             **content,
@@ -56,6 +59,7 @@ def _variable_from(content: dict[str, Any]) -> VariableReport:
             **{name: float(content[name]) for name in later if name in content},
             "compiled_distance": None if compiled_distance is None else float(compiled_distance),
             "slopes": None if slopes is None else tuple(map(float, slopes)),
+            "curves": None if curves is None else _curves_from(curves),
             "shape": tuple(content["shape"]),
             "verdict": Verdict(content["verdict"]),
             "worst": worst,
@@ -63,8 +67,27 @@ def _variable_from(content: dict[str, Any]) -> VariableReport:
     )
 
 
+def _curves_from(content: dict[str, Any]) -> Curves:
+    numbers = ("tape", "right", "right_bar", "step")
+    return Curves(
+        **{
+            **content,
+            **{name: float(content[name]) for name in numbers},
+            **{name: tuple(map(float, content[name])) for name in ("places", "losses")},
+            "differences": tuple(
+                Differences(
+                    item["precision"],
+                    tuple(map(float, item["steps"])),
+                    tuple(map(float, item["slopes"])),
+                )
+                for item in content["differences"]
+            ),
+        }
+    )
+
+
 def _objective_from(content: dict[str, Any]) -> ObjectiveSummary:
-    # Reports of version 0.1 lack these.
+    # Older reports lack these.
     later = ("trained_losses", "compiled_losses", "eager_losses")
     return ObjectiveSummary(
         **{
@@ -107,6 +130,7 @@ def fields_from(content: dict[str, Any]) -> dict[str, Any]:
         "layers": layers,
         "culprits": tuple(content["culprits"]),
         "culprit_places": tuple(content.get("culprit_places", ())),
+        "chain": tuple(Link(link["path"], link["corrupted"]) for link in content.get("chain", ())),
         "notes": tuple(content["notes"]),
         "frozen": tuple(content["frozen"]),
         "seconds": float(content["seconds"]),

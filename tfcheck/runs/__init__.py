@@ -3,5 +3,5 @@
 In: runs as records, read back from a store. Out: what regressed and what was fixed, since when;
 what else differs; and whether a model may pass. No MLflow, no TensorFlow.
 
-May import: `report`, `judge`, `errors` and lower.
+May import: `judge`.
 """

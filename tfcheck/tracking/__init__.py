@@ -8,7 +8,7 @@ And back: what runs say (`past.py`), and whether a model may pass (`gating.py`).
 In: `GradientReport`s. Out: metrics, tags, pictures and files of a run; runs as records. No
 TensorFlow.
 
-May import: `gradient_report`, `rendering`, `runs`, `report` and lower.
+May import: `rendering`, `runs`, `report`, `judge`; `gradient_report`, `settings`, `errors`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tfcheck.tracking.mlflow_tracking import MlflowTracking
+from tfcheck.tracking.protocol import Tracking
 
 if TYPE_CHECKING:
     from tfcheck.runs.gate import Gate
@@ -27,6 +28,7 @@ __all__ = [
     "Gate",
     "History",
     "MlflowTracking",
+    "Tracking",
     "TrackingError",
     "compare",
     "gate",

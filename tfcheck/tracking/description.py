@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict, digits
+from tfcheck.rendering.words import moment
 from tfcheck.tracking import over_checkpoints, schema, tables
 from tfcheck.tracking.views import dashboard_link, run_link
 
@@ -46,7 +47,9 @@ def describe(
     parts.append(
         f"[Full report]({report}) · "
         f"[Heatmap]({heatmap}) · "
-        f"[All runs side by side]({dashboard_link(experiment_id)})"
+        f"[All runs]({dashboard_link(experiment_id)}) · "
+        f"[Layer × run]({dashboard_link(experiment_id, mode='ARTIFACT')}) · "
+        f"[Charts]({dashboard_link(experiment_id, mode='CHART')})"
     )
     return "\n\n".join(parts)
 
@@ -90,11 +93,9 @@ def _summary(
     errors = sum(report.verdict is Verdict.ERROR for report in reports)
     sentences = []
     if failing:
-        since = over_checkpoints.first_fail_step(reports)
-        sentences.append(
-            f"**{len(failing)} of {len(found)} variables failed** in {checks}, "
-            f"first at step {since}."
-        )
+        first = over_checkpoints.first_fail(reports)
+        since = f", first at {_line(moment(first))}" if first and moment(first) else ""
+        sentences.append(f"**{len(failing)} of {len(found)} variables failed** in {checks}{since}.")
         guilty = over_checkpoints.culprits(reports)
         if guilty:
             places = over_checkpoints.culprit_places(reports)

@@ -112,7 +112,16 @@ def failing_layers(reports: Sequence[GradientReport]) -> tuple[str, ...]:
 
 def culprits(reports: Sequence[GradientReport]) -> tuple[str, ...]:
     """Every layer found to be wrong by itself, first finding first."""
-    return tuple(dict.fromkeys(layer for report in reports for layer in report.culprits))
+    return tuple(guilty_since(reports))
+
+
+def guilty_since(reports: Sequence[GradientReport]) -> dict[str, int]:
+    """The step at which each layer was first found to be wrong by itself, by its path."""
+    since: dict[str, int] = {}
+    for report in reports:
+        for path in report.culprits:
+            since.setdefault(path, step_of(report))
+    return since
 
 
 def culprit_places(reports: Sequence[GradientReport]) -> dict[str, str]:
@@ -125,6 +134,6 @@ def culprit_places(reports: Sequence[GradientReport]) -> dict[str, str]:
     }
 
 
-def first_fail_step(reports: Sequence[GradientReport]) -> int | None:
-    """Step of the first report that failed; None when none did."""
-    return next((step_of(report) for report in reports if report.verdict is Verdict.FAIL), None)
+def first_fail(reports: Sequence[GradientReport]) -> GradientReport | None:
+    """The first report that failed; None when none did."""
+    return next((report for report in reports if report.verdict is Verdict.FAIL), None)
