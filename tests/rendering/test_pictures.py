@@ -86,7 +86,7 @@ def test_pictures_are_told_in_words() -> None:
 def test_lines_differ_in_more_than_colour() -> None:
     """What is wrong is dashed, what is right is not, and points of float32 are squares."""
     page = report_page([FAILING])
-    (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)[:1]
+    style = "\n".join(re.findall(r"<style>(.*?)</style>", page, re.DOTALL))
     rules = dict(re.findall(r"^([^{}\n]+?) \{(.*?)\}", style, re.MULTILINE))
     dashed = {name for name, rule in rules.items() if "stroke-dasharray" in rule}
     assert any(".line-tape" in name for name in dashed)

@@ -17,7 +17,7 @@ from tfcheck.judge.verdict import Verdict
 from tfcheck.report.rows import LayerReport
 from tfcheck.runs.record import RunRecord
 from tfcheck.settings import Settings
-from tfcheck.tracking import reading, server
+from tfcheck.tracking import metrics, reading, server
 
 PLACE = {"culprits": ("net/conv",), "culprit_places": ("shop/layers.py:12 in Conv.call",)}
 
@@ -78,21 +78,44 @@ def test_checks_come_back_as_they_were(read: Callable[[str], RunRecord]) -> None
 
 
 def test_without_files_the_numbers_tell(read: Callable[[str], RunRecord]) -> None:
-    """Which checks failed, and which layers; nothing is made up."""
+    """The verdict of each check, and of the failed ones the layers; nothing is made up."""
     reports = [report_of(GOOD, 0, epoch=0), report_of(BAD, 57, epoch=1), error_report(114)]
     run_id = logged(reports)
     without_files(run_id)
     record = read(run_id)
-    assert moments(record) == [(0, "inconclusive"), (57, "fail"), (114, "error")]
+    assert moments(record) == [(0, "pass"), (57, "fail"), (114, "error")]
     assert record.checks[1].layers == {"conv": "fail"}
     assert [check.epoch for check in record.checks] == [0, 1, None]
     assert not record.whole
+
+
+@pytest.fixture
+def older(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs as versions did that had no metric of the verdict."""
+    whole = metrics.of_report
+
+    def fewer(*arguments: Any, **options: Any) -> dict[str, float]:
+        found = whole(*arguments, **options)
+        return {name: value for name, value in found.items() if "verdict" not in name}
+
+    monkeypatch.setattr(metrics, "of_report", fewer)
+
+
+def test_without_files_older_numbers_tell_less(
+    read: Callable[[str], RunRecord], older: None
+) -> None:
+    """In a run that failed, a check without failures may have been suspect."""
+    run_id = logged([report_of(GOOD, 0), report_of(BAD, 57)])
+    without_files(run_id)
+    assert moments(read(run_id)) == [(0, "inconclusive"), (57, "fail")]
     good = logged([report_of(GOOD, 0)])
     without_files(good)
     assert moments(read(good)) == [(0, "pass")]
 
 
-def test_a_suspect_run_without_files_does_not_pass(read: Callable[[str], RunRecord]) -> None:
+def test_an_older_suspect_run_without_files_does_not_pass(
+    read: Callable[[str], RunRecord], older: None
+) -> None:
     """Its numbers do not say which check was suspect, so that none of them is taken for good."""
     layer = LayerReport("a", 1e-4, Verdict.SUSPECT, (variable_report("a", "kernel", 1e-4),))
     suspect = report_of({}, 57, verdict=Verdict.SUSPECT, layers=(layer,), culprits=())

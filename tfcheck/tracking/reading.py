@@ -21,13 +21,21 @@ from tfcheck.report.rows import LayerReport
 from tfcheck.runs.age import LAST_STEP, Series, Training
 from tfcheck.runs.record import DECLARED, Check, RunRecord, badness
 from tfcheck.tracking import files, schema
+from tfcheck.tracking.metrics import LEVELS
 
 CHECKED_TAG = "gradcheck.schema"
 """The tag of every run with gradient checks."""
 
 _EVERY_CHECK = re.compile(rf"({schema.FIRST}(?:-[^/]+)?)/(?:errors|seconds|evaluations)")
+_OF_A_CHECK = (
+    *("errors", "seconds", "epoch"),
+    *("worst_verdict", "failed_variables", "inconclusive_variables"),
+)
 _SECTION = re.compile(rf"{schema.FIRST}(?:-[^/]+)?")
 _OURS = re.compile(rf"{schema.FIRST}(?:-[^/]+)?/.+|system/.+")
+
+
+_VERDICTS = {level: verdict for verdict, level in LEVELS.items() if verdict is not Verdict.ERROR}
 
 
 def record(client: Any, run: Any, experiment: str = "") -> RunRecord:
@@ -123,7 +131,7 @@ class _Numbers:
 def _numbers(client: Any, run: Any, section: str) -> dict[int, list[_Numbers]]:
     """The numbers of each check, by its step, the oldest first."""
     found: dict[int, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    for name in ("errors", "seconds", "epoch", "failed_variables", "inconclusive_variables"):
+    for name in _OF_A_CHECK:
         if f"{section}/{name}" in run.data.metrics:
             for one in client.get_metric_history(run.info.run_id, f"{section}/{name}"):
                 found[int(one.step)][int(one.timestamp)][name] = float(one.value)
@@ -216,9 +224,14 @@ def _from_numbers(known: _Numbers, step: int, section: str, run: Any) -> Check:
 
 
 def _verdict(values: Mapping[str, float], tag: str) -> Verdict:
-    """The verdict of a check by its numbers, which tell no suspect variable from a good one."""
+    """The verdict of a check by its numbers.
+
+    Those of older versions tell no suspect variable from a good one.
+    """
     if values.get("errors"):
         return Verdict.ERROR
+    if values.get("worst_verdict") in _VERDICTS:
+        return _VERDICTS[values["worst_verdict"]]
     if values.get("failed_variables"):
         return Verdict.FAIL
     unknown = Verdict.INCONCLUSIVE if values.get("inconclusive_variables") else Verdict.PASS
