@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
@@ -16,6 +16,7 @@ from tfcheck.callbacks.fingerprint import fingerprint
 from tfcheck.callbacks.journal import Journal
 from tfcheck.callbacks.missed import tell_what_cannot_come
 from tfcheck.callbacks.naming import about, require_name, require_seconds
+from tfcheck.callbacks.own_tracking import OwnTracking, require_tracking
 from tfcheck.callbacks.step_count import StepCount
 from tfcheck.callbacks.telling import GradientCheckWarning, finding, warn
 from tfcheck.checker import GradientChecker
@@ -29,7 +30,8 @@ from tfcheck.trace.preconditions import require_backend
 from tfcheck.trace.steps import LossFunction
 
 if TYPE_CHECKING:
-    from tfcheck.tracking import MlflowTracking
+    from tfcheck.callbacks.journal import Log
+    from tfcheck.tracking import Tracking
 
 __all__ = ["GradientCheck", "GradientCheckWarning"]
 
@@ -59,8 +61,9 @@ class GradientCheck(keras.callbacks.Callback):
             `"warn"`.
         on_error: when a check cannot be carried out, `"warn"`, `"stop"` or `"raise"`. Defaults to
             `"warn"`; the report then has the verdict `"error"`.
-        tracking: `"mlflow"` logs to the active MLflow run or one of its own; None logs nothing.
-            Defaults to `"mlflow"`.
+        tracking: `"mlflow"` logs to the active MLflow run or one of its own; None logs nothing;
+            an object with the methods of `tfcheck.tracking.Tracking` gets every report. Defaults
+            to `"mlflow"`.
         run_id: the MLflow run to log to. Defaults to the active one.
         name: what these checks are called in the log, where a run may hold those of several
             callbacks: letters, digits, `_`, `-` and `.`. Defaults to `"gradcheck"` for the first
@@ -103,7 +106,7 @@ class GradientCheck(keras.callbacks.Callback):
         when: Callable[[TrainingState], bool] | None = None,
         on_fail: str = "warn",
         on_error: str = "warn",
-        tracking: str | None = "mlflow",
+        tracking: Literal["mlflow"] | Tracking | None = "mlflow",
         run_id: str | None = None,
         name: str | None = None,
         close_timeout: float = 10.0,
@@ -125,7 +128,7 @@ class GradientCheck(keras.callbacks.Callback):
         require_backend()
         require_choice("on_fail", on_fail, ("warn", "stop", "raise"))
         require_choice("on_error", on_error, ("warn", "stop", "raise"))
-        require_choice("tracking", tracking, ("mlflow", None))
+        require_tracking(tracking)
         require_verbose(verbose)
         require_name(name)
         require_seconds("close_timeout", close_timeout)
@@ -153,7 +156,7 @@ class GradientCheck(keras.callbacks.Callback):
         self.verbose = verbose
         self._batch: Batch = first_batch(x, y, sample_weight)
         self.settings = replace(self.settings, batch_fingerprint=fingerprint(self._batch))
-        self._log: MlflowTracking | None = None
+        self._log: Log | None = None
         # These begin anew with `on_train_begin`: nothing of a training outlives it.
         self._journal = Journal(name)
         self._course: Any = None
@@ -175,7 +178,7 @@ class GradientCheck(keras.callbacks.Callback):
         last_epoch = (self.params or {}).get("epochs") or math.inf
         self._course = Course(self.checkpoints, count, last_epoch)
         tell_what_cannot_come(self.checkpoints, last_epoch)
-        if self.tracking == "mlflow":
+        if self.tracking is not None:
             self._log = self._log or self._make_log()
             self._log.start(self.settings, self.model.name)
             self._journal.log = self._log
@@ -214,7 +217,7 @@ class GradientCheck(keras.callbacks.Callback):
         if self.checkpoints.end:
             self._check_once("end")
         self._course.tell_what_never_came()
-        self._journal.close()
+        self._journal.close(last_step=self._course.count.steps())
 
     # -- checking --------------------------------------------------------------------------
 
@@ -293,7 +296,9 @@ class GradientCheck(keras.callbacks.Callback):
         if action == "stop":
             self._course.stopped = self.model.stop_training = True
 
-    def _make_log(self) -> MlflowTracking:
+    def _make_log(self) -> Log:
+        if self.tracking is not None and not isinstance(self.tracking, str):
+            return OwnTracking(self.tracking, self.name)
         from tfcheck.tracking import MlflowTracking
 
         return MlflowTracking(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tfcheck.callbacks.course import Course
 from tfcheck.callbacks.naming import FIRST
 from tfcheck.gradient_report import GradientReport
 
 if TYPE_CHECKING:
+    from tfcheck.callbacks.own_tracking import OwnTracking
     from tfcheck.tracking import MlflowTracking
+
+Log: TypeAlias = "MlflowTracking | OwnTracking"
 
 
 class Journal:
@@ -26,7 +29,7 @@ class Journal:
 
     def __init__(self, name: str | None) -> None:
         self.reports: tuple[GradientReport, ...] = ()
-        self.log: MlflowTracking | None = None
+        self.log: Log | None = None
         self._name = name
         self._counting_told = False
 
@@ -47,11 +50,12 @@ class Journal:
             self.log.log(self.reports)
         return report
 
-    def close(self, status: str = "FINISHED") -> None:
+    def close(self, status: str = "FINISHED", last_step: int | None = None) -> None:
         """Close the log.
 
         Args:
             status: MLflow's word for how training ended. Defaults to `"FINISHED"`.
+            last_step: optimizer iterations at the end. Defaults to None, for not known.
         """
         if self.log is not None:
-            self.log.close(status)
+            self.log.close(status, last_step=last_step)

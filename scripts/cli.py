@@ -14,7 +14,10 @@ import click
 from tfcheck._version import __version__
 from tfcheck.errors import TfcheckError
 from tfcheck.scripts.audit import TRACEBACK, audit
+from tfcheck.scripts.completion import completion
 from tfcheck.scripts.demo import demo
+from tfcheck.scripts.gate import gate
+from tfcheck.scripts.past import compare, history
 from tfcheck.scripts.surroundings import encode_what_can_be
 from tfcheck.scripts.sync import sync
 from tfcheck.scripts.ui import ui
@@ -76,7 +79,7 @@ def main() -> None:
     """
 
 
-for command in (demo, audit, ui, sync):
+for command in (demo, audit, ui, history, compare, gate, sync, completion):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ class Records:
     Attributes:
         json_file: the report as JSON.
         html_file: the report as a page.
+        junit_file: the report as JUnit XML.
         folder: where unit tests of the culprits are written.
+        github: print annotations for GitHub Actions, whether quiet or not.
         mlflow: whether to log it to MLflow.
         tracking_uri: which MLflow; None for the current one.
         experiment: which experiment; None for the current one.
@@ -41,7 +43,9 @@ class Records:
 
     json_file: Path | None = None
     html_file: Path | None = None
+    junit_file: Path | None = None
     folder: Path | None = None
+    github: bool = False
     mlflow: bool = False
     tracking_uri: str | None = None
     experiment: str | None = None
@@ -56,6 +60,10 @@ class Records:
             self._kept("written", lambda: _saved(report, json_file))
         if (html_file := self.html_file) is not None:
             self._kept("written", lambda: _saved_page(report, html_file))
+        if (junit_file := self.junit_file) is not None:
+            self._kept("written", lambda: _saved_junit(report, junit_file))
+        if self.github:
+            _printed(lambda: _annotated(report))
         if self.folder is not None:
             self._reproduced(report, self.folder)
         if self.mlflow:
@@ -125,6 +133,20 @@ def _saved_page(report: GradientReport, file: Path) -> str:
 
     file.write_text(report_page([report]), encoding="utf-8")
     return f"Written: {file}"
+
+
+def _saved_junit(report: GradientReport, file: Path) -> str:
+    from tfcheck.scripts.junit import write_junit
+
+    write_junit(report, file)
+    return f"Written: {file}"
+
+
+def _annotated(report: GradientReport) -> None:
+    from tfcheck.scripts.annotations import annotations_of
+
+    for annotation in annotations_of(report):
+        click.echo(str(annotation))
 
 
 def _logged(report: GradientReport, tracking_uri: str | None, experiment: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,13 @@ pytest_plugins = ("figures", "mlflow_stores", "processes")  # in tests/shared
 # The same examples on every machine, and no failure because a machine is slow.
 hypothesis.settings.register_profile("tfcheck", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("tfcheck")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported: it would go through all of it every time."""
+    gc.collect()
+    gc.freeze()
+
 
 MLFLOW_VARIABLES = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
 

@@ -119,11 +119,11 @@ def test_healthy_layers_pass(name: str) -> None:
     assert report.verdict is Verdict.PASS, str(report)
     assert set(by_name(report)) == names
     assert report.objective.source == "layer"
-    before = [np.array(weight) for weight in layer.weights]
+    before = [weight.numpy().copy() for weight in layer.weights]
     again = check_layer(layer, *inputs)
     assert again.score == report.score
     for weight, value in zip(layer.weights, before, strict=True):
-        np.testing.assert_array_equal(np.array(weight), value)
+        np.testing.assert_array_equal(weight.numpy(), value)
 
 
 def test_wrong_input_gradient() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from tfcheck import callbacks
 HEAVY = ("keras", "matplotlib", "mlflow", "pandas", "psutil", "rich", "sklearn", "tensorflow")
 
 
+@functools.cache
 def heavy_modules_after(code: str) -> list[str]:
     """Run `code` in a fresh Python and return which of the heavy packages it loaded."""
     report = f"\nimport sys; print('loaded:', *[name for name in {HEAVY} if name in sys.modules])"
@@ -39,6 +41,23 @@ def test_help_is_light() -> None:
     """`tfcheck --help` answers without loading any of them."""
     code = "from tfcheck.scripts.cli import main; main(['--help'], standalone_mode=False)"
     assert heavy_modules_after(code) == []
+
+
+def test_the_pytest_plugin_is_light() -> None:
+    """Pytest loads it in every project: it brings none of them, nor anything of tfcheck's besides.
+
+    What it needs to wait for a check is the package itself, its errors, and four small files.
+    """
+    code = "import sys, tfcheck.testing.pytest_plugin\n"
+    said = "print(*sorted(name for name in sys.modules if name.startswith('tfcheck')))"
+    finished = subprocess.run(
+        [sys.executable, "-c", code + said], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    own = {"assertion", "options", "packages", "pytest_plugin", "running"}
+    known = {"tfcheck", "tfcheck._version", "tfcheck.errors", "tfcheck.testing"}
+    assert set(finished.stdout.split()) == known | {f"tfcheck.testing.{name}" for name in own}
+    assert heavy_modules_after(code) == []
+    assert "numpy" not in finished.stdout
 
 
 def test_weight_is_seen() -> None:

@@ -160,6 +160,7 @@ def test_wheel_metadata(built: dict[str, Path]) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert dict(commands["console_scripts"]) == {"tfcheck": "tfcheck.scripts.cli:main"}
+    assert dict(commands["pytest11"]) == {"tfcheck": "tfcheck.testing.pytest_plugin"}
 
 
 def test_sdist_contents(built: dict[str, Path]) -> None:

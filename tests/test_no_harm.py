@@ -369,7 +369,7 @@ class Stopping(Stepping):
 
 STAGES = (
     "tfcheck.trace.tracing.listening",
-    "tfcheck.evaluate.prepared.GraphObjective",
+    "tfcheck.prepared.GraphObjective",
     "tfcheck.checker.Examination",
     "tfcheck.after_examining.trained_gradients",
     "tfcheck.training.comparisons.misapplied",

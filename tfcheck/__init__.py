@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from tfcheck._version import __version__
 from tfcheck.errors import GradientCheckFailed, TfcheckError
-from tfcheck.gradient_report import GradientReport
-from tfcheck.judge.verdict import Thresholds, Verdict
-from tfcheck.report.rows import Coordinate, LayerReport, VariableReport
 
 if TYPE_CHECKING:
     from tfcheck.check import check_gradients, check_layer
+    from tfcheck.gradient_report import GradientReport
+    from tfcheck.judge.verdict import Thresholds, Verdict
+    from tfcheck.report.rows import Coordinate, LayerReport, VariableReport
 
 __all__ = [
     "Coordinate",
@@ -32,8 +32,18 @@ __all__ = [
     "check_layer",
 ]
 
-# Public names whose module loads TensorFlow, and that module.
-_LOADED_ON_USE = {"check_gradients": "tfcheck.check", "check_layer": "tfcheck.check"}
+# Public names and the modules that load them: pytest and the command line import this package
+# where nothing is checked.
+_LOADED_ON_USE = {
+    "Coordinate": "tfcheck.report.rows",
+    "GradientReport": "tfcheck.gradient_report",
+    "LayerReport": "tfcheck.report.rows",
+    "Thresholds": "tfcheck.judge.verdict",
+    "VariableReport": "tfcheck.report.rows",
+    "Verdict": "tfcheck.judge.verdict",
+    "check_gradients": "tfcheck.check",
+    "check_layer": "tfcheck.check",
+}
 
 
 def __dir__() -> list[str]:

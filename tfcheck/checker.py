@@ -18,7 +18,6 @@ from tfcheck.assemble.untouched import frozen_paths, untouched_notes
 from tfcheck.deadline import UNLIMITED, Deadline
 from tfcheck.errors import BatchError, NoTapeError, TfcheckError
 from tfcheck.evaluate.around import Around
-from tfcheck.evaluate.prepared import Prepared
 from tfcheck.examine.examination import NOT_REACHED, Examination
 from tfcheck.examine.finding import Finding
 from tfcheck.examine.unasked import never_trained, unchecked, untracked, untrained
@@ -31,6 +30,7 @@ from tfcheck.locate.placing import where_step_is
 from tfcheck.memory import bytes_of
 from tfcheck.objective.objective import Objective
 from tfcheck.objective.point import Base
+from tfcheck.prepared import Prepared
 from tfcheck.progress import Progress, silent
 from tfcheck.report.chain import Link
 from tfcheck.report.curves import Curves

@@ -19,8 +19,8 @@ class Stages:
     Attributes:
         notes: what was not carried out, and why, a sentence each.
         cut_short: what there was no time for.
-        broken: whether one that may accuse failed by a mistake in here, or was cut short, so that
-            what it would have found is unknown.
+        broken: whether one failed by a mistake in here, or one that may accuse was cut short, so
+            that what it would have found is unknown.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Stages:
             reason = received(error) if isinstance(error, TfcheckError) else _first(error)
             self.notes.append(f"Left out: {what}, since this is not possible here ({reason}).")
         except Exception as error:  # noqa: BLE001 - reported as what it is
-            self.broken |= accuses
+            self.broken = True
             self.notes.append(
                 f"Left out: {what}, by a mistake in tfcheck ({type(error).__name__}: "
                 f"{_first(error)}). What it would have found is unknown. Please report it."

@@ -211,7 +211,7 @@ def test_the_weights_at_the_checkpoint_are_checked(monkeypatch: pytest.MonkeyPat
         traced.append(options)
         return trace(*arguments, **options)
 
-    monkeypatch.setattr("tfcheck.evaluate.prepared.trace", counting)
+    monkeypatch.setattr("tfcheck.prepared.trace", counting)
     model = small_model()
     losses: list[float] = []
 

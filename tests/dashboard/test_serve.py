@@ -246,7 +246,7 @@ def test_ui_from_start_to_end(made_stores: dict[str, tuple[Path, str]], tmp_path
         url = next(line.strip() for line in process.stdout if "http" in line)
         address, _, page = url.partition("/#")
         assert page.startswith("/experiments/")
-        assert page.endswith("&viewStateShareKey=gradcheck&compareRunsMode=CHART")
+        assert page.endswith("&viewStateShareKey=gradcheck&compareRunsMode=TABLE")
         question = {"path": "gradcheck/report.txt", "run_uuid": run_id}
         assert requests.get(f"{address}/get-artifact", question, timeout=20).text == "all is well"
     finally:

@@ -39,7 +39,37 @@ def test_grid_cells_follow_the_verdict_not_the_score() -> None:
     )
     cells = [row[0] for row in build_grid([found]).cells]
     assert [c.kind for c in cells] == ["great", "declared", "fail", "inconclusive", "fail"]
-    assert [cell.text for cell in cells] == ["✓", "~", "✗ 12.0", "?", "✗ nan"]
+    assert [cell.text for cell in cells] == ["✓", "~", "✗ blocked", "?", "✗ non-finite"]
+
+
+def test_digits_never_contradict_the_verdict() -> None:
+    """A bad verdict on gradients that agree is told by its reason, or by its symbol alone."""
+    reasons = {
+        "misapplied": "misapplied",
+        "other_loss": "other loss",
+        "untracked": "untracked",
+        "untrained": "untrained",
+        "compiled": "under XLA",
+    }
+    for reason, told in reasons.items():
+        found = report(variable("a/w", 5e-11, verdict=Verdict.FAIL, reason=reason))
+        assert build_grid([found]).cells[0][0].text == f"✗ {told}"
+    mixed = report(
+        variable("a/w", 5e-11, verdict=Verdict.FAIL, reason="misapplied"),
+        variable("a/v", 5e-11, verdict=Verdict.FAIL, reason="blocked"),
+        *(variable(f"layer_{n}/w") for n in range(40)),
+    )
+    grid = build_grid([mixed])
+    assert (grid.rows[0], grid.cells[0][0].text) == ("a", "✗")
+
+
+def test_culprits_have_rows_of_their_own() -> None:
+    """A layer without variables that is wrong by itself stands above the others, from when on."""
+    wrong = dataclasses.replace(FAILING, culprits=("swish",), culprit_places=("a.py:3 in swish",))
+    grid = build_grid(training(PASSING, wrong))
+    assert (grid.rows[0], grid.culprits) == ("swish", 1)
+    assert [cell.text for cell in grid.cells[0]] == ["", "✗ culprit"]
+    assert grid.cells[0][1].title == "swish (a.py:3 in swish), epoch 1 (step 100): wrong by itself"
 
 
 def test_grid_with_variables_that_come_and_go() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from outline import Outline
@@ -82,6 +83,33 @@ def test_heatmap_in_the_page() -> None:
     tooltip = "dense/bias, epoch 3 (step 300): fail, score 3.3e-1"
     assert f"<title>{tooltip}</title>" in svg
     assert svg.count("✗ 0.5") == 2
+
+
+def test_page_is_titled_by_run_and_model() -> None:
+    """Of many open pages, each says in its title which run and model it is of."""
+    title = re.compile("<title>(.*?)</title>")
+    named = title.search(report_page(RUN, "merry-owl-7"))
+    assert named is not None
+    assert named[1] == "merry-owl-7, mnist_cnn: fail since epoch 3 (step 300)"
+    plain = title.search(report_page(RUN))
+    assert plain is not None
+    assert plain[1] == "mnist_cnn: fail since epoch 3 (step 300)"
+
+
+def test_verdict_stands_beside_the_variable() -> None:
+    """On a phone the first two columns are in sight, so the second is the verdict."""
+    heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', report_page([FAILING]))
+    assert heads[:2] == ["variable", "verdict"]
+
+
+def test_culprits_in_the_heatmap() -> None:
+    """A culprit has a row above the variables, with its line in the tooltip."""
+    wrong = dataclasses.replace(FAILING, culprits=("swish",), culprit_places=("a.py:3 in swish",))
+    page = report_page([wrong])
+    svg = page[page.index("<svg") : page.index("</svg>")]
+    assert svg.index("▶ swish") < svg.index("conv/kernel")
+    assert "✗ culprit" in svg
+    assert "swish (a.py:3 in swish), epoch 2 (step 938): wrong by itself" in svg
 
 
 def test_light_and_dark() -> None:

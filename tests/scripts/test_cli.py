@@ -608,7 +608,7 @@ def test_mlflow() -> None:
 def test_version_and_help() -> None:
     """The version is the package's, and every command and every option is explained."""
     assert run("--version").output == f"tfcheck {__version__}\n"
-    assert set(main.commands) == {"audit", "demo", "sync", "ui"}
+    assert set(main.commands) == {"audit", "completion", "demo", "sync", "ui"}
     overview = run("--help").output
     for name, command in main.commands.items():
         assert name in overview

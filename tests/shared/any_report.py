@@ -39,7 +39,7 @@ VARIABLES = st.builds(
     shape=SIZES,
     score=NUMBERS,
     verdict=VERDICTS,
-    reason=st.sampled_from(Reason) | st.text(max_size=5),
+    reason=st.sampled_from(["", *Reason]) | st.text(max_size=5),
     analytic_norm=NUMBERS,
     numerical_norm=NUMBERS,
     error_bar=NUMBERS,

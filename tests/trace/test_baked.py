@@ -108,7 +108,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             traces.append(step)
         return original(step, batch)
 
-    monkeypatch.setattr("tfcheck.evaluate.prepared.trace", trace)
+    monkeypatch.setattr("tfcheck.prepared.trace", trace)
     return traces
 
 

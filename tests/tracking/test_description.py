@@ -17,6 +17,7 @@ from tracked import (
 
 from tfcheck.judge.verdict import Verdict
 from tfcheck.tracking import (
+    colours,
     description,
     schema,
 )
@@ -46,18 +47,18 @@ def test_user_description_and_colour_are_kept(client: MlflowClient) -> None:
 def test_colour_follows_the_verdict(client: MlflowClient) -> None:
     """A run turns from a shade of pass to a shade of fail when it fails."""
     good, bad = logged([report_of(GOOD)]), logged([report_of(GOOD), report_of(BAD, 10)])
-    colours = [client.get_run(run_id).data.tags["mlflow.runColor"] for run_id in (good, bad)]
-    assert colours[0] in schema.RUN_COLOURS[Verdict.PASS]
-    assert colours[1] in schema.RUN_COLOURS[Verdict.FAIL]
+    found = [client.get_run(run_id).data.tags["mlflow.runColor"] for run_id in (good, bad)]
+    assert found[0] in colours.RUN_COLOURS[Verdict.PASS]
+    assert found[1] in colours.RUN_COLOURS[Verdict.FAIL]
 
 
 def test_neighbours_have_different_colours(client: MlflowClient) -> None:
     """Runs of the same verdict can be told apart in a chart, and keep their shade."""
     runs = [logged([report_of(BAD)]) for _ in range(4)]
-    colours = [client.get_run(run_id).data.tags["mlflow.runColor"] for run_id in runs]
-    assert len(set(colours)) == 4
+    found = [client.get_run(run_id).data.tags["mlflow.runColor"] for run_id in runs]
+    assert len(set(found)) == 4
     logged([report_of(BAD, 10)], runs[2])
-    assert client.get_run(runs[2]).data.tags["mlflow.runColor"] == colours[2]
+    assert client.get_run(runs[2]).data.tags["mlflow.runColor"] == found[2]
 
 
 def test_description_tells_the_culprits_by_their_lines() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import mlflow
 import pytest
@@ -27,9 +28,12 @@ from tfcheck.judge.verdict import Verdict
 from tfcheck.report.rows import LayerReport
 from tfcheck.settings import Settings
 from tfcheck.tracking import (
+    colours,
+    matrix,
     schema,
     tables,
 )
+from tfcheck.tracking.metrics import of_report as metrics_of
 
 
 def test_search_finds_failing_runs(client: MlflowClient, experiment: str) -> None:
@@ -80,7 +84,7 @@ def test_explained_scores_do_not_count_as_worst() -> None:
         variable_report("conv", "key", 0.9, "below_resolution"), verdict=Verdict.INCONCLUSIVE
     )
     layers = (*report.layers, LayerReport("attention", 0.9, Verdict.INCONCLUSIVE, (noisy,)))
-    metrics = schema.metrics(replace(report, layers=layers))
+    metrics = metrics_of(replace(report, layers=layers))
     assert metrics["gradcheck/worst_score"] == 2e-8
     assert metrics["gradcheck/inconclusive_variables"] == 1
 
@@ -98,9 +102,9 @@ def test_odd_names_are_accepted_and_kept_apart(client: MlflowClient) -> None:
 def test_names_stay_the_same_over_checkpoints(client: MlflowClient) -> None:
     """Two variables of one path keep their numbers, so that their lines do not mix."""
     twins = report_of({"a/b": {"w": 1e-9}, "a.b": {"w": 0.5}})
-    assert schema.metrics(twins)["gradcheck/score/a.b.w"] == 1e-9
-    assert schema.metrics(twins)["gradcheck/score/a.b.w_2"] == 0.5
-    assert schema.metrics(replace(twins, step=9)).keys() == schema.metrics(twins).keys()
+    assert metrics_of(twins)["gradcheck/score/a.b.w"] == 1e-9
+    assert metrics_of(twins)["gradcheck/score/a.b.w_2"] == 0.5
+    assert metrics_of(replace(twins, step=9)).keys() == metrics_of(twins).keys()
 
 
 def test_many_variables_are_logged_by_layer(client: MlflowClient) -> None:
@@ -127,7 +131,14 @@ def test_artifacts(client: MlflowClient) -> None:
     reports = [report_of(GOOD, 0), report_of(BAD, 500)]
     run_id = logged(reports)
     found = {item.path for item in client.list_artifacts(run_id, "gradcheck")}
-    names = ["heatmap.png", "report.html", "scores.json", "step-000000", "step-000500"]
+    names = [
+        "heatmap.png",
+        "matrix.json",
+        "report.html",
+        "scores.json",
+        "step-000000",
+        "step-000500",
+    ]
     assert found == {f"gradcheck/{name}" for name in [*names, "verdicts.json"]}
     text = artifact(client, run_id, "gradcheck/step-000500/report.json")
     assert json.loads(text) == reports[1].to_dict()
@@ -136,17 +147,102 @@ def test_artifacts(client: MlflowClient) -> None:
 
 
 def test_verdict_table_makes_the_matrix(client: MlflowClient) -> None:
-    """The first logged table begins with (variable, verdict), worst first, in strict JSON."""
+    """MLflow opens the table of layers first; that of variables is worst first, in strict JSON."""
     scores: Scores = {"conv": {"kernel": math.nan}, "out": {"kernel": 1e-9}}
     run_id = logged([report_of(GOOD, 0), report_of(scores, 10)])
     table = json.loads(
         artifact(client, run_id, "gradcheck/verdicts.json"), parse_constant=pytest.fail
     )
     assert table["columns"][:2] == ["variable", "verdict"]
-    assert table["data"][0][:2] == ["conv/kernel", "❌ fail since step 10 (non finite)"]
+    assert table["data"][1][:2] == ["conv/kernel", "❌ non-finite from 10"]
     assert len(json.loads(artifact(client, run_id, "gradcheck/scores.json"))["data"]) == 5
     tag = json.loads(client.get_run(run_id).data.tags["mlflow.loggedArtifacts"])
-    assert tag[0] == {"path": "gradcheck/verdicts.json", "type": "table"}
+    assert tag[0] == {"path": "gradcheck/matrix.json", "type": "table"}
+    matrix = json.loads(artifact(client, run_id, "gradcheck/matrix.json"))
+    assert matrix["data"][0] == ["(whole model)", "❌ fail from step 10 (step 10) · culprit: conv"]
+
+
+def test_cells_of_the_matrix_are_short_and_say_what_the_verdict_says() -> None:
+    """A gradient that agrees but is not used as it is has its reason in place of digits."""
+    unused = replace(variable_report("out", "w", 2e-9, "misapplied"), verdict=Verdict.FAIL)
+    wrong = replace(
+        report_of(BAD, 20),
+        layers=(*report_of(BAD).layers, LayerReport("out", 2e-9, Verdict.FAIL, (unused,))),
+        culprits=("swish",),
+        culprit_places=("own.py:12 in swish",),
+    )
+    table = tables.verdicts_table([report_of(GOOD, 10), wrong])["data"]
+    assert table[0][:2] == ["swish", "❌ culprit from 20"]
+    assert table[0][-1] == "own.py:12 in swish"
+    cells = {row[0]: row[1] for row in table}
+    assert cells["conv/kernel"] == "❌ 0.6 from 20"
+    assert cells["out/w"] == "❌ misapplied from 20"
+    assert cells["conv/bias"] == "✅ 10.0"
+    assert max(map(len, cells.values())) < 24
+
+
+def test_the_matrix_fits_a_screen() -> None:
+    """A row of the matrix is a layer: a model of sixty is told in its first rows."""
+    scores: Scores = {f"layer_{n}": {"kernel": 1e-9, "bias": 1e-9} for n in range(60)}
+    wrong = report_of(scores | {"layer_40": {"kernel": 0.25, "bias": 1e-9}}, 20)
+    wrong = replace(wrong, culprits=("swish",), culprit_places=("own.py:12 in swish",))
+    table = matrix.matrix_table([report_of(scores, 10), wrong])
+    assert table["columns"] == ["layer", "verdict"]
+    assert table["data"][:4] == [
+        ["(whole model)", "❌ fail from step 20 (step 20) · culprit: swish · failing: layer_40"],
+        ["swish", "❌ culprit from 20 at own.py:12 in swish"],
+        ["layer_40", "kernel ❌ 0.6 from 20 · bias ✅ 9.0"],
+        ["layer_0", "✅ 9.0"],
+    ]
+    assert len(table["data"]) == 62
+
+
+def test_verdicts_are_metrics(client: MlflowClient) -> None:
+    """A failing run looks failing where digits agree; a culprit without variables has a line."""
+    unused = replace(variable_report("out", "w", 2e-9, "misapplied"), verdict=Verdict.FAIL)
+    layers = (*report_of(GOOD).layers[:1], LayerReport("out", 2e-9, Verdict.FAIL, (unused,)))
+    wrong = replace(report_of(GOOD, 10), layers=layers, verdict=Verdict.FAIL, culprits=("swish",))
+    run_id = logged([report_of(GOOD, 0), wrong, report_of(GOOD, 20), error_report(30)])
+    values = {
+        name: [m.value for m in client.get_metric_history(run_id, f"gradcheck/{name}")]
+        for name in ("worst_verdict", "verdict/conv", "verdict/out", "verdict/swish")
+    }
+    assert list(values.values()) == [[0, 3, 0, 1], [0, 0, 0], [0, 3, 0], [3, 0]]
+
+
+def test_no_metric_is_the_folder_of_another() -> None:
+    """A store of files keeps each metric in a file of its name: none is in the way of others."""
+    names = set(metrics_of(report_of(BAD), guilty=["conv", "swish"]))
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    assert "gradcheck/verdict" in folders
+    assert not names & folders
+
+
+def test_a_resumed_run_clears_a_culprit(client: MlflowClient) -> None:
+    """The line of a culprit goes down when a later training in the run finds it right."""
+    run_id = logged([replace(report_of(BAD, 10), culprits=("swish",))])
+    logged([report_of(GOOD, 20)], run_id)
+    assert client.get_run(run_id).data.metrics["gradcheck/verdict/swish"] == 0
+
+
+def test_first_failure_is_told_by_epoch_and_step(client: MlflowClient) -> None:
+    """The first failure of all callbacks and trainings stands in one cell, and as numbers."""
+    with mlflow.start_run() as run:
+        logged([report_of(GOOD, 0, epoch=0), report_of(BAD, 20, epoch=2, checkpoint="epoch 2")])
+        logged([report_of(BAD, 10, epoch=1, checkpoint="epoch 1")], run.info.run_id)
+    tags = client.get_run(run.info.run_id).data.tags
+    assert tags["gradcheck.first_fail"] == "epoch 2 (step 20)"
+    assert (tags["gradcheck.first_fail_epoch"], tags["gradcheck.first_fail_step"]) == ("2", "20")
+    clean = schema.tags([report_of(GOOD)])
+    assert {clean[f"gradcheck.first_fail{what}"] for what in ("", "_step", "_epoch")} == {"none"}
+
+
+def test_numbers_are_logged_as_they_are_shown(client: MlflowClient) -> None:
+    """MLflow writes every decimal into its tables, and cuts off what does not fit."""
+    run_id = logged([report_of({"conv": {"kernel": 8.3405141394e-9}})])
+    metrics = client.get_run(run_id).data.metrics
+    assert metrics["gradcheck/worst_digits"] == metrics["gradcheck/digits/conv.kernel"] == 8.08
+    assert metrics["gradcheck/worst_score"] == metrics["gradcheck/score/conv"] == 8.34e-9
 
 
 def test_tables_of_others_stay_listed() -> None:
@@ -155,7 +251,7 @@ def test_tables_of_others_stay_listed() -> None:
     once = schema.logged_tables(json.dumps(theirs))
     assert json.loads(once)[0] == theirs[0]
     assert schema.logged_tables(once) == once
-    assert json.loads(schema.logged_tables("not JSON"))[0]["path"] == "gradcheck/verdicts.json"
+    assert json.loads(schema.logged_tables("not JSON"))[0]["path"] == "gradcheck/matrix.json"
 
 
 def test_check_that_could_not_be_done(client: MlflowClient) -> None:
@@ -176,9 +272,9 @@ def test_declared_mismatch_is_no_failure() -> None:
     declared = variable_report("vq", "codes", 0.8, "declared")
     layers = (*report.layers, LayerReport("vq", 0.8, Verdict.PASS, (declared,)))
     report = replace(report, layers=layers)
-    assert schema.metrics(report)["gradcheck/worst_score"] == 2e-8
+    assert metrics_of(report)["gradcheck/worst_score"] == 2e-8
     cells = {row[0]: row[1] for row in tables.verdicts_table([report])["data"]}
-    assert cells["vq/codes"] == "➖ declared mismatch (0.1 digits)"
+    assert cells["vq/codes"] == "➖ declared"
 
 
 def test_the_worst_of_two_callbacks_counts(client: MlflowClient) -> None:
@@ -199,7 +295,7 @@ def test_the_worst_of_two_callbacks_counts(client: MlflowClient) -> None:
     assert data.tags["gradcheck.worst_layer"] == "conv"
     assert data.tags["gradcheck.first_fail_step"] == "10"
     assert data.tags["gradcheck-inference.verdict"] == "pass"
-    assert data.tags["mlflow.runColor"] in schema.RUN_COLOURS[Verdict.FAIL]
+    assert data.tags["mlflow.runColor"] in colours.RUN_COLOURS[Verdict.FAIL]
     assert data.metrics["gradcheck/worst_score"] == 0.25
     assert data.metrics["gradcheck-inference/worst_score"] == 2e-8
     assert data.params["gradcheck-inference.method"] == "directions"

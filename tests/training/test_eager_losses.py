@@ -89,7 +89,7 @@ def test_nothing_changes() -> None:
     model = network(L.Dense(4), L.BatchNormalization(), L.GaussianNoise(0.5), L.Dense(1, "sigmoid"))
     model.fit(X, Y, verbose=0)
     variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
-    before = [np.array(variable) for variable in variables]
+    before = [variable.numpy().copy() for variable in variables]
     assert check_gradients(model, X, Y).objective.eager_losses != ()
     for variable, value in zip(variables, before, strict=True):
         np.testing.assert_array_equal(variable, value, err_msg=variable.path)

@@ -24,6 +24,7 @@ from tfcheck.rendering.html import report_page
 from tfcheck.settings import make_settings
 from tfcheck.trace.batch import first_batch
 from tfcheck.tracking import schema
+from tfcheck.tracking.metrics import of_report as metrics_of
 
 L = keras.layers
 RNG = np.random.default_rng(8)
@@ -244,11 +245,11 @@ def test_imprecise_layers_show() -> None:
 def test_mlflow_gets_a_metric_a_layer() -> None:
     """The layers' figures are metrics, and unknown ones are not."""
     report = check_gradients(network("mixed_float16", loss=tiny_loss), X, Y).relative_to_model()
-    metrics = schema.metrics(report)
+    metrics = metrics_of(report)
     assert metrics["gradcheck/precision/hidden"] == 1.0
     assert schema.params(report.settings)["gradcheck.precision"] == "0.2"
     eager = check_gradients(only_eager(), X, Y)
-    assert not [name for name in schema.metrics(eager) if "precision" in name]
+    assert not [name for name in metrics_of(eager) if "precision" in name]
 
 
 def test_reports_keep_the_figures() -> None:

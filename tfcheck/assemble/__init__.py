@@ -3,5 +3,6 @@
 In: findings, and what the later stages add to them, by variable (`Additions`). Out: a
 `GradientReport`.
 
-May import: `examine`, `training`, `gradient_report` and lower.
+May import: `training`, `examine`, `objective`, `report`, `judge`, `measure`; `gradient_report`,
+`errors`, `variables`.
 """

@@ -2,5 +2,5 @@
 
 In: the folder or database of a store. Out: a copy of its records that can be looked at, and served.
 
-May import: `tracking`, `errors`.
+May import: `tracking`; `errors`.
 """

@@ -4,5 +4,5 @@ In: a step and a batch, or an `Objective` and a point. Out: `Around`, from which
 directions and of perturbed entries can be had in one graph call; `Prepared` keeps one for each
 kind of batch.
 
-May import: `objective`, `units`, `graph`, `measure` and lower.
+May import: `objective`, `units`, `graph`, `measure`; `variables`.
 """

@@ -7,5 +7,6 @@
 In: the losses around a point, and the settings. Out: a `Finding` for each variable, which nothing
 changes any more.
 
-May import: `evaluate`, `objective`, `units`, `judge`, `report` and lower.
+May import: `evaluate`, `objective`, `report`, `units`, `trace`, `judge`, `graph`, `measure`;
+`settings`, `deadline`, `memory`, `errors`, `formats`, `progress`, `variables`.
 """

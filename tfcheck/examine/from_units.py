@@ -14,11 +14,10 @@ from tfcheck.examine.effort import Effort
 from tfcheck.examine.finding import Seen
 from tfcheck.examine.local_examination import LocalExamination
 from tfcheck.examine.locally import Locally
-from tfcheck.examine.obstacles import UNUSED
 from tfcheck.examine.point_facts import PointFacts
 from tfcheck.examine.remarks import but_latent, held_fixed, on_kinks
 from tfcheck.examine.subject import Subject
-from tfcheck.judge.judgement import JUMPS_ALONE
+from tfcheck.judge.judgement import JUMPS_ALONE, UNUSED
 from tfcheck.judge.second_look import Look
 from tfcheck.progress import Progress
 from tfcheck.units.sources import Source

@@ -12,14 +12,11 @@ from tfcheck.errors import some
 from tfcheck.examine.loss_facts import LossFacts
 from tfcheck.examine.point_facts import PointFacts
 from tfcheck.examine.subject import Subject
-from tfcheck.judge.judgement import Judgement
+from tfcheck.judge.judgement import UNUSED, Judgement
 from tfcheck.judge.reasons import Reason
 from tfcheck.judge.verdict import Verdict
 from tfcheck.measure.directions import Array
 from tfcheck.variables import entries_of
-
-UNUSED = Judgement(Verdict.PASS, Reason.UNUSED, "The loss does not use this variable.")
-"""Of a variable that a loss does not depend on."""
 
 _OF_NAMES = Judgement(
     Verdict.PASS,

@@ -1,7 +1,7 @@
-"""Graphs of TensorFlow as data: `GraphDef`s, before anything is known of models.
+"""Graphs of TensorFlow as data: nodes, excerpts, and how one divides into units.
 
-In: the `GraphDef` of a function, or names of operations in it. Out: nodes, what depends on what,
-excerpts that can be called, and the units that a traced step divides into.
+In: the graph of a function; for its division, which operations each layer call made. Out: nodes,
+what depends on what, excerpts that can be called, and the units of a traced step.
 
-May import: `internals`, `errors`.
+May import: `formats`, `internals`.
 """

@@ -1,4 +1,4 @@
-"""From measurements to verdicts: the seed's bands, and what is told apart from a bug.
+"""What a measurement says of a gradient: right, wrong, or that nothing can be said.
 
 A difference counts as a bug only when it exceeds what truncation, round-off and noise explain,
 and does not belong to a kink. Where the bars do not allow an answer, the verdict says so.
@@ -127,6 +127,10 @@ _ZERO_WITHIN = "Both gradients are zero within the error bar."
 _SMALL_BESIDE = "Small beside the others: within the error bar both are equal."
 
 
+UNUSED = Judgement(Verdict.PASS, Reason.UNUSED, "The loss does not use this variable.")
+"""Of a variable that a loss does not depend on."""
+
+
 def judge_missing(dependent: bool, raised: str = "") -> Judgement:
     """Judge a variable for which the tape gave None.
 
@@ -135,7 +139,7 @@ def judge_missing(dependent: bool, raised: str = "") -> Judgement:
         raised: what the tape raised instead of giving gradients. Defaults to `""`.
     """
     if not dependent:
-        return Judgement(Verdict.PASS, Reason.UNUSED, "The loss does not use this variable.")
+        return UNUSED
     if raised:
         return Judgement(Verdict.FAIL, Reason.BLOCKED, f"The tape raises {raised}")
     return Judgement(

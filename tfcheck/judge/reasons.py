@@ -29,7 +29,6 @@ class Reason(enum.StrEnum):
     def __repr__(self) -> str:
         return repr(self.value)
 
-    NONE = "", "", ""
     KINK = (
         "kink",
         "kink",

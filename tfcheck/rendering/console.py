@@ -1,4 +1,4 @@
-"""Reports and their history on the console."""
+"""Reports, their history and runs beside each other on the console."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 
-from tfcheck.rendering.console_view import history_view, report_view
+from tfcheck.rendering.console_view import failure_view, history_view, report_view
+from tfcheck.rendering.facts import failure_sentence
 from tfcheck.rendering.page import Page
+from tfcheck.rendering.runs_view import timeline_view
 from tfcheck.rendering.terminal import (
     WIDEST,
     encoding_of,
@@ -18,6 +20,7 @@ from tfcheck.rendering.terminal import (
     terminal_console,
 )
 from tfcheck.report.outcome import Outcome
+from tfcheck.runs.timeline import Timeline
 
 
 def report_text(
@@ -38,6 +41,19 @@ def report_text(
     """
     page = _page(width, encoding)
     return _plain(report_view(report, page, show_all), page)
+
+
+def failure_text(report: Outcome) -> str:
+    """What of a report does not pass, as plain text for the message of an error: a sentence in one
+    line, then the rows.
+
+    Args:
+        report: the outcome of a check.
+    """
+    page = _page(None, None)
+    # The first line is what lists of failures show, so it is not broken.
+    sentence = page.spelled(failure_sentence(report))
+    return f"{sentence}\n{_plain(failure_view(report, page), page)}".rstrip()
 
 
 def print_report(report: Outcome, console: Console | None = None, show_all: bool = False) -> None:
@@ -65,6 +81,38 @@ def print_history(
     console = console or terminal_console()
     view = Padding(history_view(reports, _page_of(console)), (0, 0, 0, indent))
     console.print(view, highlight=False)
+
+
+def timeline_text(
+    timeline: Timeline,
+    width: int | None = None,
+    show_all: bool = False,
+    encoding: str | None = None,
+) -> str:
+    """Runs beside each other as plain text.
+
+    Args:
+        timeline: the runs.
+        width: as for `report_text`.
+        show_all: show every layer, not only 30 rows. Defaults to False.
+        encoding: as for `report_text`.
+    """
+    page = _page(width, encoding)
+    return _plain(timeline_view(timeline, page, show_all), page)
+
+
+def print_timeline(
+    timeline: Timeline, console: Console | None = None, show_all: bool = False
+) -> None:
+    """Print runs beside each other, with colour where the terminal has it.
+
+    Args:
+        timeline: the runs.
+        console: the rich console to print to. Defaults to a new one on standard output.
+        show_all: show every layer, not only 30 rows. Defaults to False.
+    """
+    console = console or terminal_console()
+    console.print(timeline_view(timeline, _page_of(console), show_all), highlight=False)
 
 
 def _page(width: int | None, encoding: str | None) -> Page:

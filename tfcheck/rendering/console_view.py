@@ -20,6 +20,7 @@ from tfcheck.rendering.table import coordinates_view, variables_view
 from tfcheck.report.outcome import Outcome
 
 MOST_EXPLAINED = 8
+MOST_EXPLAINED_OF_A_FAILURE = 3
 
 
 def report_view(report: Outcome, page: Page, show_all: bool = False) -> RenderableType:
@@ -39,6 +40,22 @@ def report_view(report: Outcome, page: Page, show_all: bool = False) -> Renderab
     parts.append(_remarks(report, page))
     if rows.groups:
         parts.append(Padding(page.text(words.HOW_TO_READ, "dim"), (1, 2, 0, 2)))
+    return Group(*parts)
+
+
+def failure_view(report: Outcome, page: Page) -> RenderableType:
+    """What of a report does not pass: the rows, and what is to say of them."""
+    parts: list[RenderableType] = []
+    if report.error:
+        parts.append(Padding(page.text(report.error), (1, 2, 0, 2)))
+    wrong = [variable for variable in report.worst_first if needs_attention(variable)]
+    shown = {id(variable) for variable in wrong[:MOST_ROWS]}
+    rows = [tuple(v for v in layer.variables if id(v) in shown) for layer in report.layers]
+    if shown:
+        parts.append(variables_view(report, [group for group in rows if group], page))
+    if more := len(wrong) - len(shown):
+        parts.append(page.text(f"  … and {words.plural(more, 'more variable')} that do not pass"))
+    parts.extend(_explanations(report, False, page, MOST_EXPLAINED_OF_A_FAILURE))
     return Group(*parts)
 
 
@@ -100,10 +117,12 @@ def _facts(report: Outcome, page: Page) -> RenderableType:
     )
 
 
-def _explanations(report: Outcome, show_all: bool, page: Page) -> Iterable[RenderableType]:
+def _explanations(
+    report: Outcome, show_all: bool, page: Page, most: int = MOST_EXPLAINED
+) -> Iterable[RenderableType]:
     """For each variable that needs it: what is to say, and its worst coordinates."""
     telling = telling_variables(report)
-    shown = telling if show_all else telling[:MOST_EXPLAINED]
+    shown = telling if show_all else telling[:most]
     for variable in shown:
         head = page.symbol(words.kind(variable), page.folded(variable.path, page.width - 4))
         yield Padding(head, (1, 0, 0, 2))

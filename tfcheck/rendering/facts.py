@@ -67,6 +67,13 @@ def counts(report: Outcome) -> tuple[tuple[str, int], ...]:
     return tuple((name, shown.count(name)) for name in order if name in shown)
 
 
+def failure_sentence(report: Outcome) -> str:
+    """What was checked, the verdict, the culprit with its line, and how many are how."""
+    culprits = ", ".join(placed_culprits(report))
+    blamed = f", culprit {culprits}" if culprits else ""
+    return f"{report.model or 'gradient check'}: {report.verdict}{blamed}. {summary(report)}"
+
+
 def summary(report: Outcome) -> str:
     """One sentence: how many variables were found how."""
     if report.verdict is Verdict.ERROR:

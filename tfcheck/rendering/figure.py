@@ -20,7 +20,7 @@ from tfcheck.rendering.curves import (
     scores,
     tangents,
 )
-from tfcheck.rendering.palette import INK, MUTED
+from tfcheck.rendering.palette import MUTED_ON_WHITE, ON_WHITE
 from tfcheck.rendering.pictures import RIGHT, WRONG
 from tfcheck.report.curves import Curves
 from tfcheck.report.outcome import Outcome
@@ -71,15 +71,15 @@ def figure_of(report: Outcome, variable: str | None = None) -> Figure:
 
 def _draw_loss(axes: Axes, path: str, curves: Curves, lines: Sequence[Tangent]) -> None:
     """The loss with its two tangents."""
-    axes.plot(curves.places, curves.losses, color=INK, marker=".", linewidth=1.2, label="loss")
+    axes.plot(curves.places, curves.losses, color=ON_WHITE, marker=".", linewidth=1.2, label="loss")
     ends = curves.places[0], curves.places[-1]
     for line, colour, style in zip(lines, (RIGHT, WRONG), ("-", "--"), strict=True):
         slope = "none" if math.isnan(line.slope) else words.number(line.slope, 4)
         label = f"{line.name} slope: {slope}"
         axes.plot(ends, line.values, color=colour, linestyle=style, linewidth=2, label=label)
     _write_title(axes, f"{path}\nloss along the direction {curves.direction}")
-    axes.set_xlabel("how far the variable moves, beside its own size", color=MUTED)
-    axes.set_ylabel(f"loss ({curves.precision})", color=MUTED)
+    axes.set_xlabel("how far the variable moves, beside its own size", color=MUTED_ON_WHITE)
+    axes.set_ylabel(f"loss ({curves.precision})", color=MUTED_ON_WHITE)
     axes.legend(fontsize=8)
 
 
@@ -105,19 +105,19 @@ def _draw_scores(
             one.precision, first, textcoords="offset points", color=colour, fontsize=9, **beside
         )
     across, up = axes.get_yaxis_transform(), axes.get_xaxis_transform()
-    small: dict[str, Any] = {"fontsize": 8, "color": MUTED}
-    axes.axhline(concerning, color=MUTED, linestyle=":")
+    small: dict[str, Any] = {"fontsize": 8, "color": MUTED_ON_WHITE}
+    axes.axhline(concerning, color=MUTED_ON_WHITE, linestyle=":")
     fails = f"fails from {words.limit(concerning)}"
     place: dict[str, Any] = {"xytext": (0, 4), "xycoords": across, "textcoords": "offset points"}
     axes.annotate(fails, (0.01, concerning), **place, **small)
-    axes.axvline(CLASSICAL_STEP, color=MUTED, linestyle=":", linewidth=1)
+    axes.axvline(CLASSICAL_STEP, color=MUTED_ON_WHITE, linestyle=":", linewidth=1)
     if math.isfinite(curves.step):
         chosen = f"chosen {words.scientific(curves.step)}"
-        axes.axvline(curves.step, color=INK, linestyle="-.", linewidth=1)
+        axes.axvline(curves.step, color=ON_WHITE, linestyle="-.", linewidth=1)
         axes.text(curves.step, 1.02, chosen, transform=up, ha="center", **small)
     _write_title(axes, f"{path}\nscore of a right gradient, by the step")
-    axes.set_xlabel("step, beside the variable's own size", color=MUTED)
-    axes.set_ylabel("score", color=MUTED)
+    axes.set_xlabel("step, beside the variable's own size", color=MUTED_ON_WHITE)
+    axes.set_ylabel("score", color=MUTED_ON_WHITE)
 
 
 def _write_title(axes: Axes, title: str) -> None:

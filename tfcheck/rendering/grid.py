@@ -1,6 +1,7 @@
 """Checkpoints side by side: one row a variable (or layer), one column a check.
 
-Both heatmaps, the picture and the one in the page, are drawn from this grid.
+Layers that are wrong by themselves have a row of their own above the others: they may have no
+variables. Both heatmaps, the picture and the one in the page, are drawn from this grid.
 """
 
 from __future__ import annotations
@@ -47,13 +48,15 @@ class Grid:
     """Findings by row and column.
 
     Attributes:
-        rows: paths of the variables or layers, in model order.
+        rows: paths of the culprits, then of the variables or layers in model order.
         columns: a short label of each check, oldest first.
         moments: a full label of each check.
         cells: one tuple a row, of one cell a column.
         unit: what a row is: `"variable"` or `"layer"`.
         axis: what a column label is: `"step"` or `"checkpoint"`.
         omitted: how many rows were left out, the best ones.
+        culprits: so many of the rows, from the first on, are layers that are wrong by themselves.
+        epochs: finished epochs at each check; `""` where that is unknown.
     """
 
     rows: tuple[str, ...]
@@ -63,16 +66,19 @@ class Grid:
     unit: str
     axis: str
     omitted: int
+    culprits: int
+    epochs: tuple[str, ...]
 
 
-def build_grid(reports: Sequence[Outcome]) -> Grid:
+def build_grid(reports: Sequence[Outcome], most_rows: int = MOST_ROWS) -> Grid:
     """Arrange reports as a grid.
 
-    Rows are variables, or layers when there are more than 40 variables. Of more than 60 rows
-    the worst are kept.
+    Rows are variables, or layers when there are more than 40 variables. Of more rows than
+    `most_rows` the worst are kept.
 
     Args:
         reports: the checks of one model, oldest first.
+        most_rows: so many rows at most, beside those of culprits. Defaults to 60.
 
     Raises:
         ArgumentError: if there is no report.
@@ -93,19 +99,25 @@ def build_grid(reports: Sequence[Outcome]) -> Grid:
         )
         for path in paths
     }
-    kept = sorted(paths, key=lambda path: max(map(_badness, rows[path])), reverse=True)[:MOST_ROWS]
+    kept = sorted(paths, key=lambda path: max(map(_badness, rows[path])), reverse=True)[:most_rows]
     shown = [path for path in paths if path in set(kept)]
+    culprits = _union(list(report.culprits) for report in reports)
     stepped = all(report.step is not None for report in reports)
     return Grid(
-        rows=tuple(shown),
+        rows=(*culprits, *shown),
         columns=tuple(_column(place, report) for place, report in enumerate(reports)),
         moments=tuple(
             words.moment(report) or f"check {place + 1}" for place, report in enumerate(reports)
         ),
-        cells=tuple(rows[path] for path in shown),
+        cells=(
+            *(tuple(_culprit_cell(path, report) for report in reports) for path in culprits),
+            *(rows[path] for path in shown),
+        ),
         unit="layer" if by_layer else "variable",
         axis="step" if stepped else "checkpoint",
         omitted=len(paths) - len(shown),
+        culprits=len(culprits),
+        epochs=tuple("" if report.epoch is None else str(report.epoch) for report in reports),
     )
 
 
@@ -167,6 +179,17 @@ def _cell(path: str, findings: list[Reported], report: Outcome) -> Cell:
     return Cell("absent", 0.0, "", "", f"{path}, {when}: not checked")
 
 
+def _culprit_cell(path: str, report: Outcome) -> Cell:
+    """The cell of a culprit's own row: whether this check found it wrong by itself."""
+    if path not in report.culprits:
+        return _cell(path, [], report)
+    symbol = words.SYMBOLS["fail"]
+    where = dict(zip(report.culprits, words.placed_culprits(report), strict=True))[path]
+    when = words.moment(report)
+    title = f"{where}{', ' if when else ''}{when}: wrong by itself"
+    return Cell("fail", 0.0, f"{symbol} culprit", symbol, title)
+
+
 def _cell_of(finding: Reported, report: Outcome) -> Cell:
     kind, reason = _kind(finding)
     agreement = digits(finding.score)
@@ -179,12 +202,26 @@ def _cell_of(finding: Reported, report: Outcome) -> Cell:
         # A pass that has a reason of its own (a kink, no influence) is not told by its score.
         text = text if reason or math.isnan(finding.score) else f"{agreement:.1f}"
     elif kind in ("fail", "suspect"):
-        text = f"{text} {agreement:.1f}" if math.isfinite(finding.score) else f"{text} nan"
+        text = f"{text} {_ground(finding, reason, report)}".rstrip()
     score = words.scientific(finding.score)
     why = f", {shown_as(reason)}" if reason and kind != "declared" else ""
     when = words.moment(report)
     title = f"{finding.path}{', ' if when else ''}{when}: {kind}{why}, score {score}"
     return Cell(shade, agreement, text, symbol, title)
+
+
+def _ground(finding: Reported, reason: str, report: Outcome) -> str:
+    """What a bad verdict rests on: its reason, or the digits where they say the same as it.
+
+    A gradient that agrees in many digits may still be misapplied or blocked.
+    """
+    if reason:
+        return shown_as(reason)
+    if math.isnan(finding.score):
+        return "nan"
+    band = report.settings.thresholds.band(finding.score)
+    told = {"concerning": Verdict.FAIL, "suspect": Verdict.SUSPECT}.get(band)
+    return f"{digits(finding.score):.1f}" if told is finding.verdict else ""
 
 
 def _kind(finding: Reported) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from tfcheck.judge.verdict import Thresholds, digits
 from tfcheck.rendering import words
 from tfcheck.rendering.advice import advice
 from tfcheck.rendering.facts import bands, facts, summary
-from tfcheck.rendering.grid import Grid, build_grid, overall, require_reports
+from tfcheck.rendering.grid import Cell, Grid, build_grid, overall, require_reports
 from tfcheck.rendering.palette import COLOURS
 from tfcheck.rendering.pictures import NO_PICTURES, RIGHT, WRONG, pictures_of
 from tfcheck.rendering.rows import (
@@ -37,6 +37,7 @@ MOST_COORDINATES = 5
 
 _LEGEND = ("great", "okay", "suspect", "fail", "inconclusive", "declared", "error")
 _LONGEST_LABEL = 48
+_LETTER = 6.7  # pixels
 
 
 def report_fragment(report: Outcome) -> str:
@@ -56,7 +57,7 @@ def report_fragment(report: Outcome) -> str:
     return _environment().get_template("fragment.html.jinja").render(view=view)
 
 
-def report_page(reports: Sequence[Outcome]) -> str:
+def report_page(reports: Sequence[Outcome], run: str = "") -> str:
     """All checks of a model as one HTML page that needs no other file and no network.
 
     The verdict comes first, then what to do, a heatmap of all checks, and each check with its
@@ -64,6 +65,7 @@ def report_page(reports: Sequence[Outcome]) -> str:
 
     Args:
         reports: the checks of one model, oldest first.
+        run: the name of the run that they are of. Defaults to `""`, a run without a name.
 
     Raises:
         ArgumentError: if there is no report.
@@ -87,6 +89,7 @@ def report_page(reports: Sequence[Outcome]) -> str:
         .get_template("page.html.jinja")
         .render(
             model=next((report.model for report in reversed(reports) if report.model), ""),
+            run=run,
             verdict=str(verdict),
             finding=finding,
             standing=_standing(telling, newest),
@@ -138,44 +141,59 @@ def _rest(report: Outcome, rows: Rows) -> tuple[tuple[VariableReport, ...], ...]
 
 def _map(grid: Grid) -> dict[str, Any]:
     """Where everything in the heatmap goes, in pixels."""
-    labels = [words.shortened(path, _LONGEST_LABEL) for path in grid.rows]
+    labels = [
+        f"{words.CULPRIT if place < grid.culprits else ''}{words.shortened(path, _LONGEST_LABEL)}"
+        for place, path in enumerate(grid.rows)
+    ]
     left = 24 + max((7.3 * len(label) for label in labels), default=0)
     width = min(84, max(14, int((1020 - left) / max(8, len(grid.columns)))))
-    every = -(-(8 + 7 * max(map(len, grid.columns))) // width)
-    last = len(grid.columns) - 1
     return {
         "label": f"digits of agreement by {grid.unit} and {grid.axis}",
         "unit": grid.unit,
         "axis": grid.axis,
+        "epochs": any(grid.epochs),
         "omitted": grid.omitted,
+        "culprits": grid.culprits,
         "left": left,
         "cell": width,
         "width": left + width * len(grid.columns) + 12,
-        "height": 22 * len(labels) + 26,
+        "height": 22 * len(labels) + (40 if any(grid.epochs) else 26),
         "rows": [
             {
                 "label": label,
                 "path": path,
                 "y": 22 * place,
-                "cells": [
-                    {
-                        **dataclasses.asdict(cell),
-                        "text": cell.text if width >= 38 else cell.symbol,
-                        "x": left + width * column,
-                    }
-                    for column, cell in enumerate(cells)
-                ],
+                "culprit": place < grid.culprits,
+                "cells": _map_cells(cells, left, width),
             }
             for place, (label, path, cells) in enumerate(
                 zip(labels, grid.rows, grid.cells, strict=True)
             )
         ],
-        "columns": [
-            {"label": label, "title": moment, "x": left + width * (place + 0.5) - 1}
-            for place, (label, moment) in enumerate(zip(grid.columns, grid.moments, strict=True))
-            if (last - place) % every == 0
-        ],
+        "columns": _map_columns(grid, left, width),
     }
+
+
+def _map_cells(cells: Sequence[Cell], left: float, width: int) -> list[dict[str, Any]]:
+    return [
+        {
+            **dataclasses.asdict(cell),
+            "text": cell.text if _LETTER * len(cell.text) <= width else cell.symbol,
+            "x": left + width * column,
+        }
+        for column, cell in enumerate(cells)
+    ]
+
+
+def _map_columns(grid: Grid, left: float, width: int) -> list[dict[str, Any]]:
+    every = -(-(8 + 7 * max(map(len, grid.columns))) // width)
+    last = len(grid.columns) - 1
+    named = zip(grid.columns, grid.moments, grid.epochs, strict=True)
+    return [
+        {"label": label, "title": moment, "epoch": epoch, "x": left + width * (place + 0.5) - 1}
+        for place, (label, moment, epoch) in enumerate(named)
+        if (last - place) % every == 0
+    ]
 
 
 def _why(variable: VariableReport, thresholds: Thresholds) -> str:

@@ -18,4 +18,11 @@ COLOURS = {
     "absent": ("#f5f6f8", "#8a929d"),
 }
 
-INK, MUTED = "#1c2128", "#5b6470"
+INK = "#7a7d82"
+"""Of text in pictures, which have no ground of their own: it reads on white and on dark pages."""
+
+ON_WHITE, MUTED_ON_WHITE = "#1c2128", "#5b6470"
+"""Of lines and text in figures, which have white ground."""
+
+GHOST = (0.5, 0.5, 0.5, 0.14)
+"""Of cells with nothing in them, on any ground: red, green, blue, opacity."""

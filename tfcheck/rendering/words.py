@@ -24,6 +24,9 @@ SYMBOLS = {
     "error": "⊘",
 }
 
+CULPRIT = "▶ "
+"""Marks a layer that is wrong by itself."""
+
 HOW_TO_READ = (
     "score = ‖ĝ − g‖ / (‖ĝ‖ + ‖g‖), where g is the analytic gradient (GradientTape) and ĝ the "
     "numerical one (central differences): 0 is equal, 1 is unrelated. The error bar is the part "
@@ -201,7 +204,7 @@ def glossary(report: Outcome) -> tuple[tuple[str, str], ...]:
     The reasons of all others are told variable by variable, see `variable_sentences`.
     """
     quiet = {v.reason for v in report.variables if v.verdict is Verdict.PASS or not v.counts}
-    return tuple((reason.shown, reason.sentence) for reason in Reason if reason and reason in quiet)
+    return tuple((reason.shown, reason.sentence) for reason in Reason if reason in quiet)
 
 
 def variable_sentences(variable: VariableReport) -> tuple[str, ...]:

@@ -3,5 +3,5 @@
 In: rows with numbers and verdicts. Out: an `Outcome`, which knows nothing of how it was measured
 and nothing of where it is shown. No TensorFlow.
 
-May import: `settings`, `judge`, `measure`, `errors`.
+May import: `judge`, `measure`; `settings`, `errors`.
 """

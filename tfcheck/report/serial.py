@@ -48,7 +48,7 @@ def _variable_from(content: dict[str, Any]) -> VariableReport:
         for item in content["worst"]
     )
     numbers = ("score", "analytic_norm", "numerical_norm", "error_bar", "detectable_error")
-    # Reports of version 0.1 lack the latter.
+    # Older reports lack the latter.
     later = ("precision_error", "trained_norm")
     compiled_distance, slopes = content.get("compiled_distance"), content.get("slopes")
     curves = content.get("curves")
@@ -87,7 +87,7 @@ def _curves_from(content: dict[str, Any]) -> Curves:
 
 
 def _objective_from(content: dict[str, Any]) -> ObjectiveSummary:
-    # Reports of version 0.1 lack these.
+    # Older reports lack these.
     later = ("trained_losses", "compiled_losses", "eager_losses")
     return ObjectiveSummary(
         **{

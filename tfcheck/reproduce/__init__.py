@@ -3,5 +3,6 @@
 In: a step, its batch, and the culprits' paths. Out: a `Case` each, which is tried out, and written
 as a pytest file, when it is first asked for; `KnownCases` keeps them from check to check.
 
-May import: `objective`, `rendering` (the template alone), `report`, `trace` and lower.
+May import: `objective`, `rendering`, `report`, `trace`, `judge`, `unchanged`, `graph`;
+`settings`, `deadline`, `_version`, `errors`, `internals`, `variables`.
 """

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfcheck.internals import drawing_of_dropout
 from tfcheck.unchanged.patching import put_in_place
+from tfcheck.unchanged.unchanged import OWN_SEED
 
 
 @contextlib.contextmanager
@@ -40,7 +41,7 @@ def _raw_dropout_seeded() -> Iterator[None]:
         ) -> Any:
             if not tf.executing_eagerly():
                 return original(x, rate, noise_shape, seed, name)
-            own = (_RAW_SEED, next(numbers))
+            own = (OWN_SEED, next(numbers))
             return tf.nn.experimental.stateless_dropout(x, rate, own, noise_shape=noise_shape)
 
         return drop
@@ -48,9 +49,6 @@ def _raw_dropout_seeded() -> Iterator[None]:
     with contextlib.ExitStack() as undo:
         put_in_place(undo, tf.nn, "dropout", make)
         yield
-
-
-_RAW_SEED = 1_610_612_741
 
 
 @contextlib.contextmanager

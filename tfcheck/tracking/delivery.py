@@ -93,7 +93,7 @@ class Delivery:
         if not self._has_numbers:
             self._attempt(NUMBERS, self._numbers)
         if self._over and not self.progress.ended and self.progress.run_id is not None:
-            if self.progress.own:
+            if self.progress.own or self.content.last_step is not None:
                 self._attempt(END, self._end)
             else:
                 self._note(ended=True)
@@ -174,7 +174,10 @@ class Delivery:
         self._note_of(self.progress.run_id, self._writer.prepare_views(content, self.progress))
 
     def _end(self) -> None:
-        self._client.set_terminated(self.progress.run_id, self.content.ended)
+        if self._has_numbers:
+            self._writer.write_end(self.content, self.progress)
+        if self.progress.own:
+            self._client.set_terminated(self.progress.run_id, self.content.ended)
         self._note(ended=True)
 
     @property

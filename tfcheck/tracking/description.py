@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict, digits
-from tfcheck.tracking import history, schema, tables
+from tfcheck.rendering.words import moment
+from tfcheck.tracking import over_checkpoints, schema, tables
 from tfcheck.tracking.views import dashboard_link, run_link
 
 _MAX_ROWS = 15
@@ -27,8 +28,8 @@ def describe(
     section: str = schema.FIRST,
 ) -> str:
     """The block for the reports of one callback, markers not included."""
-    found = history.worst_first(history.histories(reports))
-    verdict = history.overall(reports)
+    found = over_checkpoints.worst_first(over_checkpoints.histories(reports))
+    verdict = over_checkpoints.overall(reports)
     whose = "" if section == schema.FIRST else f" ({section.removeprefix(f'{schema.FIRST}-')})"
     parts = [
         f"### Gradient check{whose}: {schema.MARKS[verdict]} {verdict}",
@@ -46,7 +47,9 @@ def describe(
     parts.append(
         f"[Full report]({report}) · "
         f"[Heatmap]({heatmap}) · "
-        f"[All runs side by side]({dashboard_link(experiment_id)})"
+        f"[All runs]({dashboard_link(experiment_id)}) · "
+        f"[Layer × run]({dashboard_link(experiment_id, mode='ARTIFACT')}) · "
+        f"[Charts]({dashboard_link(experiment_id, mode='CHART')})"
     )
     return "\n\n".join(parts)
 
@@ -82,20 +85,20 @@ def _shortened(block: str, room: int) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _summary(reports: Sequence[GradientReport], found: Sequence[history.VariableHistory]) -> str:
+def _summary(
+    reports: Sequence[GradientReport], found: Sequence[over_checkpoints.VariableHistory]
+) -> str:
     checks = "1 check" if len(reports) == 1 else f"{len(reports)} checks"
     failing = [item for item in found if item.failed]
     errors = sum(report.verdict is Verdict.ERROR for report in reports)
     sentences = []
     if failing:
-        since = history.first_fail_step(reports)
-        sentences.append(
-            f"**{len(failing)} of {len(found)} variables failed** in {checks}, "
-            f"first at step {since}."
-        )
-        guilty = history.culprits(reports)
+        first = over_checkpoints.first_fail(reports)
+        since = f", first at {_line(moment(first))}" if first and moment(first) else ""
+        sentences.append(f"**{len(failing)} of {len(found)} variables failed** in {checks}{since}.")
+        guilty = over_checkpoints.culprits(reports)
         if guilty:
-            places = history.culprit_places(reports)
+            places = over_checkpoints.culprit_places(reports)
             named = ", ".join(
                 f"**{_code(path)}**" + (f" ({_code(places[path])})" if places.get(path) else "")
                 for path in guilty
@@ -112,7 +115,7 @@ def _summary(reports: Sequence[GradientReport], found: Sequence[history.Variable
     return " ".join(sentences) or "Nothing was checked."
 
 
-def _table(found: Sequence[history.VariableHistory]) -> str:
+def _table(found: Sequence[over_checkpoints.VariableHistory]) -> str:
     shown, rest = found[:_MAX_ROWS], found[_MAX_ROWS:]
     rows = [
         [

@@ -117,7 +117,9 @@ class MlflowTracking:
         """
         self._guarded(lambda: self._add(reports))
 
-    def close(self, status: str = "FINISHED", timeout: float | None = None) -> None:
+    def close(
+        self, status: str = "FINISHED", timeout: float | None = None, last_step: int | None = None
+    ) -> None:
         """Have the run ended if it is our own, and wait until everything has arrived.
 
         What has not arrived by then goes on being sent.
@@ -126,6 +128,7 @@ class MlflowTracking:
             status: MLflow's word for how training ended: `"FINISHED"`, `"FAILED"` or `"KILLED"`.
             timeout: how many seconds to wait. Defaults to `close_timeout`, and to at most two for
                 a training that was interrupted.
+            last_step: optimizer iterations at the end. Defaults to None, for not known.
         """
         training, self._open = self._open, None
         if training is None:
@@ -138,7 +141,7 @@ class MlflowTracking:
 
         def finish() -> None:
             training.follow()
-            training.end(status)
+            training.end(status, last_step)
             if seconds and not training.wait(seconds):
                 self._warn(training.what_waits(seconds))
 
@@ -146,7 +149,8 @@ class MlflowTracking:
 
     def _begin(self, settings: Settings | None, model: str) -> None:
         self.name = _free_name(self._asked_name, self._about)
-        params = schema.params(settings) if settings is not None else {}
+        params = surroundings.versions()
+        params |= schema.params(settings) if settings is not None else {}
         target = surroundings.target(self._asked_for, self.name, model, params)
         training = _Open(spool.begin(target), target, self._sender)
         # An interrupted training is ended when nobody holds this object any more.
@@ -217,10 +221,10 @@ class _Open:
             spool.move(self.path, str(active))
             self.lines += 1
 
-    def end(self, status: str) -> None:
+    def end(self, status: str, last_step: int | None = None) -> None:
         if not self._ended:
             self._ended = True
-            spool.end(self.path, status)
+            spool.end(self.path, status, last_step)
             self.lines += 1
             self.tell()
 

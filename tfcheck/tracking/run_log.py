@@ -16,9 +16,20 @@ from typing import Any
 from tfcheck.errors import ReportError
 from tfcheck.gradient_report import GradientReport
 from tfcheck.judge.verdict import Verdict
-from tfcheck.tracking import description, files, history, schema, views
+from tfcheck.runs.age import LAST_STEP
+from tfcheck.tracking import (
+    charts,
+    colours,
+    description,
+    files,
+    last_good,
+    metrics,
+    over_checkpoints,
+    schema,
+    views,
+)
 from tfcheck.tracking.progress import Progress
-from tfcheck.tracking.spool import Content, Entry
+from tfcheck.tracking.spool import Content
 
 _METRICS_A_BATCH = 900
 _RUNS_IN_A_CHART = 10  # so many MLflow shows together
@@ -55,6 +66,7 @@ class RunLog:
         """
         run = self._client.get_run(self.run_id)
         self._experiment_id = str(run.info.experiment_id)
+        self._run_name = str(run.info.run_name or "")
         placed = self._placed(run, content, progress)
         progress = replace(progress, **placed)
         params = dict(content.target.params)
@@ -63,7 +75,7 @@ class RunLog:
         if fresh:
             params |= schema.params(fresh[-1].report.settings)
             tags = self._tags(run, self._reports(content, progress), progress)
-        self._log_batch(run, self._metrics(fresh, progress), params, tags)
+        self._log_batch(run, self._metrics(run, content, progress), params, tags)
         return {**placed, "numbers": len(content.entries)}
 
     def place_files(self, content: Content, progress: Progress) -> dict[str, Any]:
@@ -80,7 +92,7 @@ class RunLog:
             self._describe(content, progress)
         folders = list(progress.folders)
         for entry in content.entries[len(folders) :]:
-            step = history.step_of(_shown(entry.report, progress))
+            step = over_checkpoints.step_of(_shown(entry.report, progress))
             folders.append(files.folder_of(step, {*folders, *self._taken}))
         return {"folders": tuple(folders)}
 
@@ -94,11 +106,24 @@ class RunLog:
             Exception: MLflow's.
         """
         reports = self._reports(content, progress)
-        fresh, folders = content.entries[progress.files :], progress.folders[progress.files :]
+        entries, folders = content.entries[progress.files :], progress.folders[progress.files :]
+        fresh = dict(zip(folders, entries, strict=True))
         with tempfile.TemporaryDirectory(prefix="tfcheck-") as place:
-            files.make(Path(place), self.section, reports, fresh, folders)
+            files.make(Path(place), self.section, reports, fresh, self._run_name)
             self._client.log_artifacts(self.run_id, place)
         return {"files": len(content.entries)}
+
+    def write_end(self, content: Content, progress: Progress) -> None:
+        """Note at which step the training ended, if that is known.
+
+        Raises:
+            Exception: MLflow's.
+        """
+        if content.last_step is None or not content.entries:
+            return
+        before = self._client.get_run(self.run_id).data.tags.get(LAST_STEP, "0")
+        step = content.last_step + (progress.shift or 0)
+        self._client.set_tag(self.run_id, LAST_STEP, str(max(step, int(before))))
 
     def prepare_views(self, content: Content, progress: Progress) -> dict[str, Any]:
         """Install the experiment's saved views, and let them show the latest check.
@@ -109,11 +134,16 @@ class RunLog:
         Raises:
             Exception: MLflow's.
         """
-        step, experiment = self._reports(content, progress)[-1].step, self._experiment_id
+        experiment = self._experiment_id
+        shown = charts.shown(self._reports(content, progress), self.section, self._good_run())
         before = self._client.get_experiment(experiment).tags
-        for name, value in views.experiment_tags(experiment, before, step or 0).items():
+        for name, value in views.experiment_tags(experiment, before, shown).items():
             self._client.set_experiment_tag(experiment, name, value)
-        return {"shown": step}
+        return {"shown": shown.step}
+
+    @functools.cached_property
+    def _run_name(self) -> str:
+        return str(self._client.get_run(self.run_id).info.run_name or "")
 
     @functools.cached_property
     def _experiment_id(self) -> str:
@@ -129,7 +159,7 @@ class RunLog:
         )
         earlier = [metric for metric in logged if metric.timestamp < content.target.made_at]
         last = max((metric.step for metric in earlier), default=0)
-        first = history.step_of(content.entries[0].report)
+        first = over_checkpoints.step_of(content.entries[0].report)
         return {
             "shift": max(0, last - first),
             "errors": int(sum(metric.value for metric in earlier)),
@@ -141,14 +171,23 @@ class RunLog:
         now = (_shown(entry.report, progress) for entry in content.entries)
         return (*(self._earlier or ()), *now)
 
-    def _metrics(self, fresh: Sequence[Entry], progress: Progress) -> list[Any]:
+    def _metrics(self, run: Any, content: Content, progress: Progress) -> list[Any]:
         from mlflow.entities import Metric
 
+        named = run.data.tags.get("gradcheck.culprits", "") if progress.resumed else ""
+        before = [path for path in named.split(", ") if path not in ("", schema.NONE)]
+        reports = [_shown(entry.report, progress) for entry in content.entries]
+        known = progress.numbers
         return [
-            Metric(name, value, entry.made_at, history.step_of(report))
-            for entry in fresh
-            for report in [_shown(entry.report, progress)]
-            for name, value in schema.metrics(report, self.section).items()
+            Metric(
+                name,
+                value,
+                content.entries[place].made_at,
+                over_checkpoints.step_of(reports[place]),
+            )
+            for place in range(known, len(reports))
+            for guilty in [(*before, *over_checkpoints.culprits(reports[:place]))]
+            for name, value in metrics.of_report(reports[place], self.section, guilty).items()
         ]
 
     def _tags(
@@ -157,12 +196,13 @@ class RunLog:
         before = run.data.tags
         tags = schema.merged_tags(before, schema.tags(reports, self.section, progress.errors))
         colour = before.get("mlflow.runColor")
-        shade = schema.shade_of(colour) if colour else self._free_shade(run)
+        shade = colours.shade_of(colour) if colour else self._free_shade(run)
         if shade is not None:
-            tags["mlflow.runColor"] = schema.run_colour(Verdict(tags["gradcheck.verdict"]), shade)
+            tags["mlflow.runColor"] = colours.run_colour(Verdict(tags["gradcheck.verdict"]), shade)
         tables = before.get("mlflow.loggedArtifacts")
         tags["mlflow.loggedArtifacts"] = schema.logged_tables(tables, self.section)
         tags["mlflow.loggedImages"] = "True"
+        tags |= last_good.tag(self._client, run)
         tags |= self._description(before, reports)
         return {name: value for name, value in tags.items() if before.get(name) != value}
 
@@ -186,11 +226,21 @@ class RunLog:
             max_results=_RUNS_IN_A_CHART,
             order_by=["attributes.start_time DESC"],
         )
-        return schema.free_shade(
+        return colours.free_shade(
             other.data.tags.get("mlflow.runColor")
             for other in beside
             if other.info.run_id != self.run_id
         )
+
+    def _good_run(self) -> str:
+        """The id of the experiment's last run that passed; `""` if none did."""
+        passed = self._client.search_runs(
+            [self._experiment_id],
+            "tags.`gradcheck.verdict` = 'pass'",
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )
+        return str(passed[0].info.run_id) if passed else ""
 
     def _log_batch(
         self, run: Any, metrics: list[Any], params: Mapping[str, str], tags: Mapping[str, str]
@@ -223,12 +273,12 @@ class RunLog:
                 except ReportError:  # of another version: its metrics are still there
                     continue
                 reports.append(replace(report.relative_to_model(), step=files.step_in(folder)))
-        return tuple(sorted(reports, key=history.step_of))
+        return tuple(sorted(reports, key=over_checkpoints.step_of))
 
 
 def _shown(report: GradientReport, progress: Progress) -> GradientReport:
     # Runs are compared by name, and Keras numbers models.
-    step = history.step_of(report) + (progress.shift or 0)
+    step = over_checkpoints.step_of(report) + (progress.shift or 0)
     return replace(report.relative_to_model(), step=step)
 
 

@@ -37,7 +37,7 @@ _logger = logging.getLogger("tfcheck.tracking")
 
 
 class TrackingError(TfcheckError, RuntimeError):
-    """A report could not be put into MLflow."""
+    """A report could not be put into MLflow, or MLflow could not be asked."""
 
 
 def log_report(
@@ -71,7 +71,9 @@ def log_report(
             f"tracking_uri={server.without_password(uri)!r}, which {trouble}. "
             "Start the server, or set MLFLOW_TRACKING_URI."
         )
-    target = surroundings.target(run_id, schema.FIRST, report.model or "report", {})
+    target = surroundings.target(
+        run_id, schema.FIRST, report.model or "report", surroundings.versions()
+    )
     entry = Entry(report, target.made_at, attachments(report))
     content = Content(target, (entry,))
     try:

@@ -81,6 +81,7 @@ class Content:
         entries: the checks, oldest first.
         moved_to: a run that was started after the training began, to which all checks belong.
         ended: MLflow's word for how training ended; `""` while it goes on.
+        last_step: optimizer iterations at the end; None where they are not known.
         lines: how many lines there are.
     """
 
@@ -89,6 +90,7 @@ class Content:
     moved_to: str | None = None
     ended: str = ""
     lines: int = 0
+    last_step: int | None = None
 
     @property
     def run_id(self) -> str | None:
@@ -121,9 +123,9 @@ def move(path: Path, run_id: str) -> None:
     _append(path, {"moved_to": run_id})
 
 
-def end(path: Path, status: str) -> None:
-    """Note how training ended."""
-    _append(path, {"ended": status})
+def end(path: Path, status: str, last_step: int | None = None) -> None:
+    """Note how training ended, and after how many optimizer iterations if that is known."""
+    _append(path, {"ended": status, "last_step": last_step})
 
 
 def read(path: str | Path) -> Content:
@@ -151,9 +153,16 @@ def read(path: str | Path) -> Content:
             f"Received: path={str(path)!r} ({type(error).__name__}). "
             "Give the path that the warning named."
         ) from error
-    later = ("moved_to", "ended")
+    later = ("moved_to", "ended", "last_step")
     found = {key: value for line in lines for key, value in line.items() if key in later}
-    return Content(target, entries, found.get("moved_to"), found.get("ended", ""), len(lines))
+    return Content(
+        target,
+        entries,
+        moved_to=found.get("moved_to"),
+        ended=found.get("ended", ""),
+        lines=len(lines),
+        last_step=found.get("last_step"),
+    )
 
 
 def _files(content: Mapping[str, str]) -> dict[str, bytes]:

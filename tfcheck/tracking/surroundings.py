@@ -7,10 +7,12 @@ thread that trains. Where the user has imported it, what it keeps in memory is l
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import socket
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,23 @@ def tracking_uri() -> str:
     """Where the training would log to, with a password if there is one; `""` for the default."""
     mlflow = _imported()
     return str(mlflow.get_tracking_uri()) if mlflow else os.environ.get("MLFLOW_TRACKING_URI", "")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python, TensorFlow and Keras as parameters: what trains, as it is here."""
+    found = {"gradcheck.python": platform.python_version()}
+    for name in ("tensorflow", "keras"):
+        known = getattr(sys.modules.get(name), "__version__", "") or _installed(name)
+        found |= {f"gradcheck.{name}": str(known)} if known else {}
+    return found
+
+
+def _installed(name: str) -> str:
+    """The version of a package that is installed; `""` where it has another name, or is not."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def target(run_id: str | None, name: str, run_name: str, params: dict[str, str]) -> RunTarget:

@@ -7,52 +7,79 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfcheck.gradient_report import GradientReport
+from tfcheck.judge.reasons import shown as shown_as
 from tfcheck.judge.verdict import Verdict, digits
-from tfcheck.tracking import history, schema
+from tfcheck.tracking import metrics, over_checkpoints, schema
 
 
-def verdict_text(item: history.VariableHistory) -> str:
+def verdict_text(item: over_checkpoints.VariableHistory) -> str:
     """One variable's story in a few words, such as `"❌ fail since step 500 (0.4 digits)"`."""
-    worst = item.worst
-    known = math.isfinite(worst.score)
-    facts = [f"{digits(worst.score):.1f} digits"] if known else []
-    if not worst.counts:
-        return " ".join(["➖ declared mismatch", *(f"({fact})" for fact in facts)])
+    told = _told(item)
+    if not item.worst.counts:
+        return f"➖ declared mismatch{f' ({told})' if told else ''}"
     text = f"{schema.MARKS[item.verdict]} {item.verdict}"
     if item.failed and item.latest is Verdict.FAIL:
         text += f" since step {item.failing_since}"
     elif item.failed:
         text += f" at step {item.failing_since}, now {item.latest}"
-    if worst.reason:
-        facts.append(worst.reason.replace("_", " "))
-    return f"{text} ({', '.join(facts)})" if facts else text
+    return f"{text} ({told})" if told else text
+
+
+def cell_text(item: over_checkpoints.VariableHistory) -> str:
+    """The same for a cell among many, such as `"❌ 0.4 from 500"`: MLflow cuts what is longer."""
+    if not item.worst.counts:
+        return "➖ declared"
+    text = f"{schema.MARKS[item.verdict]} {_told(item).removesuffix(' digits') or item.verdict}"
+    if not item.failed:
+        return text
+    return f"{text} {'from' if item.latest is Verdict.FAIL else 'at'} {item.failing_since}"
+
+
+def _told(item: over_checkpoints.VariableHistory) -> str:
+    """What the verdict rests on: its reason or, where it has none, the digits of agreement.
+
+    A gradient that agrees in many digits may still be misapplied or blocked: no digits are told
+    of it, as they would say the opposite of the verdict.
+    """
+    worst = item.worst
+    if worst.reason and worst.counts:
+        return shown_as(worst.reason)
+    return f"{digits(worst.score):.1f} digits" if math.isfinite(worst.score) else ""
 
 
 def verdicts_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
-    """A row a variable, worst first; the first two columns make MLflow's verdict matrix."""
-    rows = [
+    """A row a variable, worst first, below a row for each layer that is wrong by itself."""
+    places = over_checkpoints.culprit_places(reports)
+    layers: list[list[Any]] = [
+        [path, f"❌ culprit from {step}", "fail", "", "", step, step, path, places.get(path, "")]
+        for path, step in over_checkpoints.guilty_since(reports).items()
+    ]
+    variables = [
         [
             item.label,
-            verdict_text(item),
+            cell_text(item),
             str(item.verdict),
-            _json_number(float(f"{item.worst.score:.3g}")),
-            round(digits(item.worst.score), 2),
+            _json_number(metrics.rounded(item.worst.score)),
+            metrics.shown_digits(item.worst.score),
             item.worst_step,
             item.failing_since if item.failed else "",
             item.layer,
             item.worst.note,
         ]
-        for item in history.worst_first(history.histories(reports))
+        for item in over_checkpoints.worst_first(over_checkpoints.histories(reports))
     ]
     columns = ["variable", "verdict", "worst verdict", "worst score", "worst digits", "at step"]
-    return {"columns": [*columns, "failing since step", "layer", "note"], "data": rows}
+    return {
+        "columns": [*columns, "failing since step", "layer", "note"],
+        "data": layers + variables,
+    }
 
 
 def scores_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
     """A row a checkpoint and variable, in the order of training."""
     rows = []
-    for report in history.judged(reports):
-        labels = history.numbered(variable.path for variable in report.variables)
+    for report in over_checkpoints.judged(reports):
+        labels = over_checkpoints.numbered(variable.path for variable in report.variables)
         for label, variable in zip(labels, report.variables, strict=True):
             numbers = (
                 variable.score,
@@ -64,7 +91,7 @@ def scores_table(reports: Sequence[GradientReport]) -> dict[str, Any]:
             )
             rows.append(
                 [
-                    history.step_of(report),
+                    over_checkpoints.step_of(report),
                     "" if report.epoch is None else report.epoch,
                     report.checkpoint,
                     label,

@@ -1,9 +1,8 @@
 """MLflow's own pages, prepared for gradient checks: two saved views and the links to them.
 
 A saved view is an experiment tag whose format MLflow does not document; what is written here was
-seen to work in MLflow 3.15 to 3.17. The views name no layer and no variable: MLflow adds a chart
-for every metric by itself and puts it into the section that has the metric's prefix for a name,
-so one view serves all models of an experiment.
+seen to work in MLflow 3.15 to 3.17. Both open as a table of runs, which says what was found beside
+each run's name; `charts.py` says what their charts are.
 """
 
 from __future__ import annotations
@@ -13,7 +12,10 @@ import json
 import time
 import zlib
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from typing import Any
+
+from tfcheck.tracking import charts
 
 VIEW = "gradcheck"
 FAILURES_VIEW = "gradcheck-failures"
@@ -26,17 +28,16 @@ _FILTERS = {
     VIEW: "tags.`gradcheck.schema` != ''",
     FAILURES_VIEW: "tags.`gradcheck.verdict` = 'fail'",
 }
-_TAG = "mlflow.sharedViewState."
+_TAGS = {view: f"mlflow.sharedViewState.{view}" for view in _NAMES}
 _PACKED = "deflate;"
+# With the run's name all fit a page of 1440 pixels, and the first three also beside MLflow's
+# assistant, which opens by itself on a browser's first visit.
 _COLUMNS = {
-    "tags.`gradcheck.verdict`": 150,
-    "tags.`gradcheck.failing_layers`": 200,
-    "tags.`gradcheck.culprits`": 170,
-    "tags.`gradcheck.first_fail_step`": 170,
-    "metrics.`gradcheck/worst_score`": 160,
-    "metrics.`gradcheck/worst_digits`": 160,
-    "metrics.`gradcheck/failed_variables`": 180,
-    "metrics.`gradcheck/inconclusive_variables`": 210,
+    "tags.`gradcheck.verdict`": 128,
+    "tags.`gradcheck.culprits`": 140,
+    "tags.`gradcheck.first_fail`": 135,
+    "tags.`gradcheck.failing_layers`": 175,
+    "metrics.`gradcheck/worst_digits`": 175,
 }
 
 
@@ -47,7 +48,7 @@ def runs_link(experiment_id: str, **query: str) -> str:
     return f"#/experiments/{experiment_id}/runs?{joined}"
 
 
-def dashboard_link(experiment_id: str, view: str = VIEW, mode: str = "CHART") -> str:
+def dashboard_link(experiment_id: str, view: str = VIEW, mode: str = "TABLE") -> str:
     """The page of runs with a saved view: mode `"TABLE"`, `"CHART"` or `"ARTIFACT"`."""
     return runs_link(experiment_id, viewStateShareKey=view, compareRunsMode=mode)
 
@@ -60,26 +61,25 @@ def run_link(experiment_id: str, run_id: str, artifact: str = "") -> str:
 
 def has_view(tags: Collection[str]) -> bool:
     """Whether an experiment with tags of these names has our view."""
-    return f"{_TAG}{VIEW}" in tags
+    return _TAGS[VIEW] in tags
 
 
-def experiment_tags(experiment_id: str, before: Mapping[str, str], step: int) -> dict[str, str]:
+def experiment_tags(
+    experiment_id: str, before: Mapping[str, str], shown: charts.Shown
+) -> dict[str, str]:
     """The experiment tags to write: our views, and the link to them in the note.
 
     Args:
         experiment_id: the experiment.
         before: the tags it has now. What the user made of them is never changed, except that the
             link is put after the user's own note.
-        step: the latest checkpoint, where the heatmap's slider is to stand.
+        shown: what the latest check makes worth showing.
     """
     if INSTALLED_TAG in before:
-        return {
-            f"{_TAG}{view}": _envelope(view, step, _created_at(before[f"{_TAG}{view}"]))
-            for view in _NAMES
-            if _is_unchanged(view, before.get(f"{_TAG}{view}", ""), step)
-        }
+        written = {tag: _rewritten(view, before.get(tag, ""), shown) for view, tag in _TAGS.items()}
+        return {tag: value for tag, value in written.items() if value is not None}
     now = int(time.time() * 1000)
-    wanted = {f"{_TAG}{view}": _envelope(view, step, now) for view in _NAMES}
+    wanted = {tag: _envelope(view, shown, now) for view, tag in _TAGS.items()}
     missing = {name: value for name, value in wanted.items() if name not in before}
     note = before.get("mlflow.note.content", "")
     if VIEW not in note:
@@ -89,43 +89,48 @@ def experiment_tags(experiment_id: str, before: Mapping[str, str], step: int) ->
 
 def _note(experiment_id: str) -> str:
     return (
-        f"**Gradient checks:** [charts]({dashboard_link(experiment_id)}) · "
-        f"[table]({dashboard_link(experiment_id, mode='TABLE')}) · "
-        f"[variable × run]({dashboard_link(experiment_id, mode='ARTIFACT')}) · "
+        f"**Gradient checks:** [table]({dashboard_link(experiment_id)}) · "
+        f"[charts]({dashboard_link(experiment_id, mode='CHART')}) · "
+        f"[layer × run]({dashboard_link(experiment_id, mode='ARTIFACT')}) · "
         f"[failures only]({dashboard_link(experiment_id, FAILURES_VIEW)}). "
         "Digits are −log10 of the similarity score: 0 is wrong, 5 and more is right."
     )
 
 
-def _envelope(view: str, step: int, created_at: int) -> str:
+def _envelope(view: str, shown: charts.Shown, created_at: int) -> str:
     return json.dumps(
         {
             "name": _NAMES[view],
             "createdAt": created_at,
             "updatedAt": created_at,
-            "state": _packed(_state(view, step)),
+            "state": _packed(_state(view, shown)),
+            # MLflow does not read this: it is how a view that nobody changed is known.
+            "gradcheck": asdict(shown),
         }
     )
 
 
-def _created_at(tag: str) -> int:
-    return int(json.loads(tag)["createdAt"])
-
-
-def _is_unchanged(view: str, tag: str, step: int) -> bool:
-    """Whether a view is as we wrote it, for another step than this."""
+def _rewritten(view: str, tag: str, shown: charts.Shown) -> str | None:
+    """A view as it is to be now; None where it stays, because nothing is new or the user's."""
     try:
         content = json.loads(tag)
-        state = json.loads(
-            zlib.decompress(base64.b64decode(content["state"].removeprefix(_PACKED)))
-        )
-        at = next(chart["step"] for chart in state["compareRunCharts"] if chart["type"] == "IMAGE")
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, zlib.error):
-        return False
-    return at != step and content["name"] == _NAMES[view] and state == _state(view, at)
+        if content["name"] != _NAMES[view]:
+            return None
+        created_at = int(content["createdAt"])
+        # An older tfcheck did not write what it showed. MLflow notes when a user changes a view.
+        if "gradcheck" not in content and content["updatedAt"] == created_at:
+            return _envelope(view, shown, created_at)
+        last = charts.Shown.of(content["gradcheck"])
+        packed = base64.b64decode(content["state"].removeprefix(_PACKED))
+        if json.loads(zlib.decompress(packed)) != _state(view, last):
+            return None
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
+        return None
+    now = shown.after(last)
+    return None if now == last else _envelope(view, now, created_at)
 
 
-def _state(view: str, step: int) -> dict[str, Any]:
+def _state(view: str, shown: charts.Shown) -> dict[str, Any]:
     return {
         "searchFilter": _FILTERS[view],
         "orderByKey": "attributes.start_time",
@@ -155,92 +160,8 @@ def _state(view: str, step: int) -> dict[str, Any]:
             "lineSmoothness": 0,
             "selectedXAxisMetricKey": "",
         },
-        "compareRunSections": _sections(),
-        "compareRunCharts": _charts(step),
-    }
-
-
-def _sections() -> list[dict[str, Any]]:
-    return [
-        _section("gradcheck-summary", "Gradient check: summary"),
-        _section(
-            "gradcheck-heatmap", "Gradient check: heatmap (slide through checkpoints)", 1, 480
-        ),
-        # Named after a metric prefix: MLflow adds the charts of these metrics here.
-        _section("gradcheck-digits", "gradcheck/digits"),
-        _section("gradcheck-score", "gradcheck/score", shown=False),
-        _section("gradcheck-compare", "Gradient check: runs compared", 1),
-        _section("gradcheck-other", "gradcheck", shown=False),
-    ]
-
-
-def _charts(step: int) -> list[dict[str, Any]]:
-    return [
-        _line_chart("gradcheck-summary", "gradcheck/worst_digits", "digits of the worst variable"),
-        _line_chart("gradcheck-summary", "gradcheck/failed_variables", "failed variables"),
-        _line_chart("gradcheck-summary", "gradcheck/worst_score", "worst score"),
-        {
-            **_chart("gradcheck-heatmap", "IMAGE", "gradcheck/heatmap"),
-            "imageKeys": ["gradcheck/heatmap"],
-            "step": step,
-            "showRunParams": False,
-        },
-        {
-            **_chart("gradcheck-compare", "DIFFERENCE", "differences between the runs"),
-            "compareGroups": ["Model metrics", "Parameters", "Tags"],
-            "chartName": "differences between the runs",
-            "showChangeFromBaseline": True,
-            "showDifferencesOnly": True,
-            "baselineColumnUuid": "",
-        },
-    ]
-
-
-def _section(
-    uuid: str, name: str, columns: int = 3, height: int = 360, *, shown: bool = True
-) -> dict[str, Any]:
-    return {
-        "uuid": uuid,
-        "name": name,
-        "display": shown,
-        "isReordered": True,
-        "deleted": False,
-        "isGenerated": False,
-        "columns": columns,
-        "cardHeight": height,
-    }
-
-
-def _chart(section: str, kind: str, title: str) -> dict[str, Any]:
-    return {
-        "uuid": f"{section}-{title}".replace(" ", "-").replace("/", "-"),
-        "type": kind,
-        "metricSectionId": section,
-        "runsCountToCompare": 10,
-        "deleted": False,
-        "isGenerated": False,
-        "displayName": title,
-    }
-
-
-def _line_chart(section: str, metric: str, title: str) -> dict[str, Any]:
-    return {
-        **_chart(section, "LINE", title),
-        "metricKey": metric,
-        "selectedMetricKeys": [metric],
-        "xAxisKey": "step",
-        "xAxisScaleType": "linear",
-        "selectedXAxisMetricKey": "",
-        "yAxisKey": "metric",
-        "yAxisExpressions": [],
-        "selectedYAxisMetricKey": "metric",
-        "scaleType": "linear",
-        "range": {},
-        "lineSmoothness": 0,
-        "useGlobalLineSmoothing": True,
-        "useGlobalXaxisKey": True,
-        "displayPoints": True,
-        "ignoreOutliers": False,
+        "compareRunSections": charts.sections(shown),
+        "compareRunCharts": charts.charts(shown),
     }
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tfcheck.evaluate.prepared import Prepared
 from tfcheck.examine.point_facts import PointFacts
 from tfcheck.judge.judgement import Judgement
+from tfcheck.prepared import Prepared
 from tfcheck.trace.batch import Batch
 from tfcheck.trace.steps import Step
 from tfcheck.training.applied import misapplied

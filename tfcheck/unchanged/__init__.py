@@ -3,5 +3,5 @@
 In: the model and the code that is about to run. Out: context managers; after them, and after any
 exception, everything that Python can reach is as before, in every thread.
 
-May import: `internals`, `errors`, `variables`.
+May import: `errors`, `internals`, `variables`.
 """

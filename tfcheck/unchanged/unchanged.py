@@ -102,7 +102,7 @@ def _own_draws() -> Iterator[None]:
         def get_seed(op_seed: Any) -> tuple[Any, Any]:
             if not tf.executing_eagerly():
                 return original(op_seed)
-            return _OWN_SEED, next(_draws) if op_seed is None else op_seed
+            return OWN_SEED, next(_draws) if op_seed is None else op_seed
 
         return get_seed
 
@@ -111,7 +111,9 @@ def _own_draws() -> Iterator[None]:
         yield
 
 
-_OWN_SEED = 1_610_612_741
+OWN_SEED = 1_610_612_741
+"""Of raw random operations that run eagerly within a check."""
+
 _draws = itertools.count(1)
 
 

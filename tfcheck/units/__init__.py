@@ -3,5 +3,5 @@
 In: a promoted graph, and where a tape's gradients cross from unit to unit. Out: `Apart`, functions
 that move every unit by itself, and `ApartAt`, the same at a point.
 
-May import: `graph`, `measure`, `trace` and the ground floor.
+May import: `trace`, `graph`, `measure`; `deadline`.
 """
