@@ -235,7 +235,11 @@ class AfterExamining:
             for path, its in curves.of(findings, also_right=also_right):
                 found.setdefault(path, its)
 
+        missed = list(self.stages.cut_short)
         self.stages.run("the curves for pictures", collect, None, accuses=False)
+        if missed or self._examination.cut_short or self._examination.uncomposed:
+            # Who misses verdicts misses no picture.
+            self.stages.cut_short = missed
         return found
 
     def chain(self, findings: Sequence[Finding], culprits: Culprits) -> tuple[Link, ...]:

@@ -141,6 +141,21 @@ def test_many_layers_are_folded() -> None:
     assert shown == ["block_0", "… 58 more layers", "block_59", "sine", "✗ culprit", "loss"]
 
 
+def test_right_layers_are_folded_with_those_that_have_no_variables() -> None:
+    """Between layers that are right there are some of which nothing is known."""
+    links = [Link(f"net/{kind}_{n}") for n in range(9) for kind in ("dense", "tanh")]
+    found = report(
+        *(variable(f"net/dense_{n}/kernel") for n in range(9)),
+        model="net",
+        culprits=("net/sine",),
+        chain=(Link("net/sine"), *links, Link("loss")),
+    )
+    (picture,) = pictures(report_page([found]))
+    shown = [text for text in texts(picture) if text]
+    right = ["dense_0", "✓ right", "… 17 more layers", "✓ right", "loss"]
+    assert shown == ["sine", "✗ culprit", *right]
+
+
 def test_figure_for_a_notebook() -> None:
     """Two panels: the loss with three lines, the score with one a precision."""
     figure = FAILING.plot()

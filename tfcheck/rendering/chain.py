@@ -78,14 +78,20 @@ def _about(report: Outcome, corrupted: list[str]) -> str:
 
 def _rows(report: Outcome) -> Iterator[tuple[str, str, bool]]:
     """Names, what is said of them, and whether they stand for layers that are folded."""
-    for kind, run in itertools.groupby(report.chain, lambda link: _kind(report, link)):
-        links = [link.path.removeprefix(f"{report.model}/") for link in run]
-        if len(links) <= _LONGEST_RUN:
-            yield from ((name, kind, False) for name in links)
+    said = [
+        (link.path.removeprefix(f"{report.model}/"), _kind(report, link)) for link in report.chain
+    ]
+    # What has no variables, and so no verdict, may lie between what is right.
+    for _, run in itertools.groupby(said, lambda one: one[1] if one[1] != "pass" else ""):
+        layers = list(run)
+        if len(layers) <= _LONGEST_RUN:
+            yield from ((name, kind, False) for name, kind in layers)
             continue
-        yield links[0], kind, False
-        yield f"… {words.plural(len(links) - 2, 'more layer')}", kind, True
-        yield links[-1], kind, False
+        first, *folded, last = layers
+        yield *first, False
+        kind = max(kind for _, kind in folded)
+        yield f"… {words.plural(len(folded), 'more layer')}", kind, True
+        yield *last, False
 
 
 def _kind(report: Outcome, link: Link) -> str:
