@@ -18,6 +18,13 @@ An MLflow store with gradient checks of real trainings, to look around in:
 tfcheck ui mlruns_example
 ```
 
+What changed from run to run, and what differs between the last run and the last good one:
+
+```bash
+tfcheck history "{experiment}" --tracking-uri mlruns_example
+tfcheck compare "{last}" --tracking-uri mlruns_example
+```
+
 Plain MLflow opens it from the folder that holds it:
 
 ```bash
@@ -61,7 +68,8 @@ def readme(examples: Iterable[Example]) -> str:
         examples: the trainings, in their order.
     """
     trained = list(examples)
-    parts = [_HEAD]
+    last = trained[-1]
+    parts = [_HEAD.format(experiment=last.experiment, last=last.name)]
     for experiment, runs in groupby(trained, lambda example: example.experiment):
         parts.append(_section(experiment, list(runs)))
     before, after = (example.commit[:7] for example in trained if example.commit)
