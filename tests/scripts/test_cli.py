@@ -608,7 +608,9 @@ def test_mlflow() -> None:
 def test_version_and_help() -> None:
     """The version is the package's, and every command and every option is explained."""
     assert run("--version").output == f"tfcheck {__version__}\n"
-    assert set(main.commands) == {"audit", "completion", "demo", "sync", "ui"}
+    assert set(main.commands) == set(
+        ["audit", "compare", "completion", "demo", "gate", "history", "sync", "ui"]
+    )
     overview = run("--help").output
     for name, command in main.commands.items():
         assert name in overview
