@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from tfcheck.scripts.stores import read_store, records_of
+from tfcheck.scripts.stores import read_store, records_of, store_option
 
 CLOSED = 1
 
@@ -36,12 +36,7 @@ def _epochs(_ctx: click.Context, _param: click.Parameter, text: str | None) -> t
     help="There must be a check after each of these epochs that passed.",
 )
 @click.option("--no-tags", is_flag=True, help="Leave the version of a registered model as it is.")
-@click.option(
-    "--tracking-uri",
-    metavar="STORE",
-    help="The MLflow store: a folder, a database file or an address.  [default: "
-    "MLFLOW_TRACKING_URI, ./mlflow.db or ./mlruns]",
-)
+@store_option
 @click.pass_context
 def gate(
     ctx: click.Context, /, subject: str, no_tags: bool, tracking_uri: str | None, **options: Any

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfcheck.errors import TfcheckError, first_line
-from tfcheck.scripts.stores import read_store, records_of
+from tfcheck.scripts.stores import read_store, records_of, store_option
 from tfcheck.scripts.surroundings import output_given_up, standard_output
 
 if TYPE_CHECKING:
@@ -27,12 +27,7 @@ def _outputs(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that both have: where to look, and what to write."""
     for option in reversed(
         [
-            click.option(
-                "--tracking-uri",
-                metavar="STORE",
-                help="The MLflow store: a folder, a database file or an address.  [default: "
-                "MLFLOW_TRACKING_URI, ./mlflow.db or ./mlruns]",
-            ),
+            store_option,
             click.option("--html", type=_FILE, metavar="FILE", help="Write it as a page."),
             click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write as JSON."),
             click.option("--all", "show_all", is_flag=True, help="Print every layer."),

@@ -8,8 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from tfcheck.dashboard.store import Store
+
+
+store_option = click.option(
+    "--tracking-uri",
+    metavar="STORE",
+    help="The MLflow store: a folder, a database file or an address.  [default: "
+    "MLFLOW_TRACKING_URI, ./mlflow.db or ./mlruns]",
+)
+"""Where commands that read runs look for them."""
 
 
 def read_store(where: str | None) -> Store:

@@ -104,20 +104,12 @@ class Checker:
         self._cases = KnownCases(self._step, settings, check_alone)
 
     def objective(self, batch: Batch) -> Objective:
-        """The step for batches of this kind.
-
-        Args:
-            batch: a batch of the kind.
-        """
-        return self.prepared(batch).objective
-
-    def prepared(self, batch: Batch) -> Around:
         """The step for batches of this kind: traced and promoted once, or else run eagerly.
 
         Args:
             batch: a batch of the kind.
         """
-        return self._prepared.around(batch)
+        return self._prepared.around(batch).objective
 
     def check(
         self,

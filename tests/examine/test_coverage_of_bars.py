@@ -279,6 +279,7 @@ class Plain(Objective):
         assert index == 0
         return self.moved(np.asarray(inputs[0]) - self.point)
 
+    # Abstract in the base; what is measured along lines asks for none of these three.
     def at(self, batch: Any) -> Base:
         raise NotImplementedError
 

@@ -226,10 +226,6 @@ def _code(text: str) -> Markup:
     )
 
 
-def _printable(value: Any) -> Any:
-    return words.printable(value) if type(value) is str else value
-
-
 def _breakable(path: str) -> Markup:
     """A path that a browser may break behind its slashes."""
     return Markup("/<wbr>").join(words.printable(path).split("/"))
@@ -237,7 +233,7 @@ def _breakable(path: str) -> Markup:
 
 @cache
 def _environment() -> Environment:
-    environment = pages(finalize=_printable)
+    environment = pages()
     environment.globals.update(
         symbols=words.SYMBOLS,
         colours=COLOURS,

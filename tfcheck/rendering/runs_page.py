@@ -63,13 +63,9 @@ def _view(timeline: Timeline, most: int | None) -> dict[str, Any]:
     }
 
 
-def _printable(value: Any) -> Any:
-    return words.printable(value) if type(value) is str else value
-
-
 @cache
 def _environment() -> Environment:
-    environment = pages(finalize=_printable)
+    environment = pages()
     environment.globals.update(
         symbols=words.SYMBOLS,
         colours=COLOURS,

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from tfcheck.rendering import words
 
-def pages(finalize: Callable[[Any], Any]) -> Environment:
-    """The environment of HTML pages.
 
-    Args:
-        finalize: what is made of every value before it is escaped.
-    """
+def pages() -> Environment:
+    """An environment of HTML pages: what is put into them is made printable, then escaped."""
     return Environment(
         loader=_templates(),
         autoescape=True,
-        finalize=finalize,
+        finalize=_printable,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
@@ -35,6 +32,10 @@ def plain_template(name: str) -> Template:
         keep_trailing_newline=True,
     )
     return environment.get_template(name)
+
+
+def _printable(value: Any) -> Any:
+    return words.printable(value) if type(value) is str else value
 
 
 def _templates() -> PackageLoader:

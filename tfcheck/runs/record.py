@@ -157,11 +157,6 @@ class RunRecord:
         """The line where the code of each culprit is, by path, as far as that is known."""
         return {path: place for check in self.checks for path, place in check.places.items()}
 
-    @property
-    def first_failure(self) -> Check | None:
-        """The first check that failed; None where none did."""
-        return next((check for check in self.checks if check.verdict is Verdict.FAIL), None)
-
     def story(self, layer: str) -> Story | None:
         """What became of a layer; None where no check has it."""
         found = [(check, check.finding(layer)) for check in self.checks]

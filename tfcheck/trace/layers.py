@@ -16,6 +16,7 @@ from tfcheck.internals import is_watched
 from tfcheck.trace.gates import gated
 from tfcheck.trace.recording import Recording
 from tfcheck.unchanged.patching import Replacement, put_in_place
+from tfcheck.variables import path_of
 
 
 def noted_loss(recording: Recording) -> Replacement:
@@ -67,7 +68,7 @@ def gated_layer(recording: Recording) -> Replacement:
             for gate in gates.values():
                 names = (gate.op.name, gate.op.inputs[0].op.name)
                 recording.gates |= dict.fromkeys(names, is_watched(gate))
-            path, tracked = self.path or self.name, recording.own_calls.knows(self)
+            path, tracked = path_of(self), recording.own_calls.knows(self)
             with recording.calling(path, tracked=tracked):
                 return original(self, *args, **kwargs)
 
